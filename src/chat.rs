@@ -1,0 +1,96 @@
+//! How is one question answered? admit → retrieve → prompt → generate → record.
+
+use futures::stream::BoxStream;
+
+use crate::domain::{
+    AnswerId, AnswerRecord, Comparison, ComparisonId, ComparisonSide, GenerationId, Groups, Message, Millis,
+};
+use crate::error::Error;
+use crate::generation::Token;
+
+/// A question as the caller puts it; what is `None` comes from the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Question {
+    /// The conversation, the question last (author `user`).
+    pub messages: Vec<Message>,
+    /// Softmax temperature, 0 to 2.
+    pub temperature: Option<f32>,
+    /// Nucleus mass in (0, 1].
+    pub top_p: Option<f32>,
+    /// Most tokens of the answer.
+    pub max_tokens: Option<u32>,
+    /// Seed; without one a random one is drawn and recorded.
+    pub seed: Option<u64>,
+    /// Texts that end the answer, at most 4.
+    pub stop: Vec<String>,
+    /// How many likely alternatives to report per token, 0 to 20; `None` reports no probabilities.
+    pub top_logprobs: Option<u8>,
+    /// Whether to look for passages; `None` is yes. Without passages nothing is refused or cited.
+    pub retrieve: Option<bool>,
+    /// Most passages, 1 to 50.
+    pub k: Option<usize>,
+    /// Search as a member of these groups only; can only narrow the asker's own.
+    pub groups: Option<Groups>,
+    /// Answer with this generation; it must be loaded.
+    pub generation: Option<GenerationId>,
+}
+
+/// What a caller sees of an answer as it is made.
+#[derive(Debug, Clone)]
+pub enum AnswerEvent {
+    /// Comes first.
+    Started(Started),
+    /// Text to append; never empty, except when only `token` matters.
+    Delta {
+        /// The text.
+        text: String,
+        /// The tokens it is made of, when probabilities were asked for.
+        tokens: Vec<Token>,
+    },
+    /// Comes last, after the answer is durable in the ledger. The record's `answer` is authoritative: invalid citation
+    /// marks are gone from it.
+    Finished(Box<AnswerRecord>),
+}
+
+/// What is known when an answer begins.
+#[derive(Debug, Clone)]
+pub struct Started {
+    /// The answer's id: feedback names it.
+    pub id: AnswerId,
+    /// When the question came.
+    pub created: Millis,
+    /// The generation that answers.
+    pub generation: GenerationId,
+    /// Hash of generation, prompt template and index version.
+    pub system_fingerprint: String,
+}
+
+/// An answer in the making. An error ends it; dropping it stops the work at the next token (what was generated until
+/// then is recorded as cancelled).
+pub type AnswerStream = BoxStream<'static, Result<AnswerEvent, Error>>;
+
+/// What a caller sees of a comparison as it is made.
+#[derive(Debug, Clone)]
+pub enum ComparisonEvent {
+    /// Comes first: the comparison's id and the sides' answer ids.
+    Started {
+        /// The comparison.
+        id: ComparisonId,
+        /// The answer shown left.
+        left: AnswerId,
+        /// The answer shown right.
+        right: AnswerId,
+    },
+    /// Text to append to one side.
+    Delta {
+        /// Which side.
+        side: ComparisonSide,
+        /// The text.
+        text: String,
+    },
+    /// Comes last, after everything is durable in the ledger: the comparison, the left and the right answer.
+    Finished(Box<(Comparison, AnswerRecord, AnswerRecord)>),
+}
+
+/// A comparison in the making; see [`AnswerStream`].
+pub type ComparisonStream = BoxStream<'static, Result<ComparisonEvent, Error>>;

@@ -1,0 +1,195 @@
+//! What can be configured, and is it valid? File, then environment, then flags; unknown keys are refused.
+
+mod access;
+mod answering;
+mod models;
+mod server;
+
+use std::path::{Path, PathBuf};
+
+use figment::{
+    Figment,
+    providers::{Env, Format, Serialized, Toml},
+};
+use serde::{Deserialize, Serialize};
+
+pub use access::{AccessConfig, AccessMode, JwtConfig, ProxyConfig, WidgetConfig};
+pub use answering::{
+    AdmissionConfig, ComparisonsConfig, FeedbackConfig, GenerationConfig, PromptConfig, RetrievalConfig,
+};
+pub use models::{ModelsConfig, WeightFormat};
+pub use server::{DatabaseConfig, DocsConfig, LogFormat, ServerConfig, TelemetryConfig};
+
+/// Why the configuration can not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is not there.
+    #[error("configuration file {0} does not exist")]
+    Missing(PathBuf),
+    /// A key is unknown or a value has the wrong type; the message names it.
+    #[error("configuration: {0}")]
+    Malformed(#[source] Box<figment::Error>),
+    /// A value is out of range, or two values do not go together.
+    #[error("configuration: {key}: {problem}")]
+    Invalid {
+        /// The key, with its section (`server.listen`).
+        key: &'static str,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+}
+
+/// The whole configuration, validated. Every field has a default; `attune.example.toml` shows them all.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where all state lives: ledger, index, generations, runs. Default `data`.
+    pub data_dir: PathBuf,
+    /// Where and how to listen.
+    pub server: ServerConfig,
+    /// Which database holds the ledger.
+    pub database: DatabaseConfig,
+    /// Which folders are knowledge.
+    pub docs: DocsConfig,
+    /// Which models, and where they are kept.
+    pub models: ModelsConfig,
+    /// How passages are found.
+    pub retrieval: RetrievalConfig,
+    /// What the model is told.
+    pub prompt: PromptConfig,
+    /// How answers are generated.
+    pub generation: GenerationConfig,
+    /// How many may ask at once.
+    pub admission: AdmissionConfig,
+    /// When two answers are offered.
+    pub comparisons: ComparisonsConfig,
+    /// What people may say about answers.
+    pub feedback: FeedbackConfig,
+    /// Who may do what.
+    pub access: AccessConfig,
+    /// Logs and metrics.
+    pub telemetry: TelemetryConfig,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("data"),
+            server: ServerConfig::default(),
+            database: DatabaseConfig::default(),
+            docs: DocsConfig::default(),
+            models: ModelsConfig::default(),
+            retrieval: RetrievalConfig::default(),
+            prompt: PromptConfig::default(),
+            generation: GenerationConfig::default(),
+            admission: AdmissionConfig::default(),
+            comparisons: ComparisonsConfig::default(),
+            feedback: FeedbackConfig::default(),
+            access: AccessConfig::default(),
+            telemetry: TelemetryConfig::default(),
+        }
+    }
+}
+
+/// Values given as flags; they win over file and environment.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Overrides {
+    /// `--data-dir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// `--listen`.
+    #[serde(skip)]
+    pub listen: Option<String>,
+    /// `--docs`, repeatable.
+    #[serde(skip)]
+    pub docs: Vec<PathBuf>,
+}
+
+impl Config {
+    /// Reads `file` (or `attune.toml` in the working directory when it exists), then `ATTUNE_SECTION__KEY` variables,
+    /// then flags; then checks the whole.
+    ///
+    /// # Errors
+    /// When the named file is missing, a key is unknown, a value has the wrong type or is out of range.
+    pub fn load(file: Option<&Path>, overrides: &Overrides) -> Result<Self, ConfigError> {
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        match file {
+            Some(path) if !path.is_file() => return Err(ConfigError::Missing(path.to_owned())),
+            Some(path) => figment = figment.merge(Toml::file_exact(path)),
+            None => figment = figment.merge(Toml::file_exact("attune.toml")),
+        }
+        figment = figment.merge(Env::prefixed("ATTUNE_").filter(|key| is_config_key(key.as_str())).split("__"));
+        figment = figment.merge(Serialized::defaults(overrides));
+        if let Some(listen) = &overrides.listen {
+            figment = figment.merge(("server.listen", listen));
+        }
+        if !overrides.docs.is_empty() {
+            figment = figment.merge(("docs.paths", &overrides.docs));
+        }
+        let config: Self = figment.extract().map_err(|error| ConfigError::Malformed(Box::new(error)))?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        self.server.validate()?;
+        self.retrieval.validate()?;
+        self.prompt.validate()?;
+        self.generation.validate()?;
+        self.admission.validate()?;
+        self.comparisons.validate()?;
+        self.access.validate(&self.server)
+    }
+}
+
+/// Variables of tests and benches (`ATTUNE_EVAL_DATA`) share the prefix but are no configuration: keys of the
+/// configuration are `data_dir` or have a section.
+fn is_config_key(key: &str) -> bool {
+    key.eq_ignore_ascii_case("data_dir") || key.contains("__") || key.contains('.')
+}
+
+/// Fails with the key's name unless `ok`.
+fn check(ok: bool, key: &'static str, problem: impl FnOnce() -> String) -> Result<(), ConfigError> {
+    if ok { Ok(()) } else { Err(ConfigError::Invalid { key, problem: problem() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(toml: &str) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("attune.toml");
+        std::fs::write(&file, toml).unwrap();
+        Config::load(Some(&file), &Overrides::default())
+    }
+
+    #[test]
+    fn unknown_keys_are_refused_by_name() {
+        let error = load("[server]\nlistn = '127.0.0.1:1'").unwrap_err().to_string();
+        assert!(error.contains("listn"), "{error}");
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("attune.toml");
+        std::fs::write(&file, "[server]\nlisten = '127.0.0.1:1111'").unwrap();
+        let flags = Overrides { listen: Some("127.0.0.1:2222".into()), ..Overrides::default() };
+        assert_eq!(Config::load(Some(&file), &flags).unwrap().server.listen, "127.0.0.1:2222");
+    }
+
+    #[test]
+    fn open_mode_stays_on_loopback() {
+        let error = load("[server]\nlisten = '0.0.0.0:8080'").unwrap_err().to_string();
+        assert!(error.contains("access.mode"), "{error}");
+    }
+
+    #[test]
+    fn the_example_file_shows_the_defaults() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/attune.example.toml");
+        let example = Config::load(Some(Path::new(path)), &Overrides::default()).unwrap();
+        let (example, default) = (serde_json::to_value(example), serde_json::to_value(Config::default()));
+        assert_eq!(example.unwrap(), default.unwrap());
+    }
+}

@@ -1,0 +1,128 @@
+//! Where do tokens come from? The model that is served, one generation at a time, and how it is swapped.
+
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+use crate::domain::{FinishReason, GenerationId, Sampling};
+use crate::error::{Error, ErrorCode};
+
+
+/// Why a model could not be loaded or did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerationError {
+    /// The weights or the tokenizer can not be read.
+    #[error("{path}: {problem}")]
+    Weights {
+        /// The file.
+        path: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// The prompt does not fit the model's context.
+    #[error("the prompt has {tokens} tokens, the model's context is {limit}")]
+    PromptTooLong {
+        /// Tokens of the rendered prompt.
+        tokens: usize,
+        /// Tokens of the context.
+        limit: usize,
+    },
+    /// The chat template can not be rendered with these messages.
+    #[error("chat template")]
+    Template(#[from] minijinja::Error),
+    /// The engine failed; the text is its own.
+    #[error("engine: {0}")]
+    Engine(String),
+    /// A probe answer after loading was empty or not finite: the weights are damaged.
+    #[error("generation {generation} answered the probe with {problem}")]
+    Probe {
+        /// The generation that was probed.
+        generation: GenerationId,
+        /// What came instead of an answer.
+        problem: String,
+    },
+}
+
+impl From<GenerationError> for Error {
+    fn from(error: GenerationError) -> Self {
+        match &error {
+            GenerationError::PromptTooLong { .. } => Self::invalid("messages", error.to_string()),
+            GenerationError::Template(_) => {
+                Self::new(ErrorCode::InvalidRequest, "these messages do not fit the model's chat template")
+                    .caused_by(error)
+            }
+            _ => Self::internal(error),
+        }
+    }
+}
+
+/// A likely alternative at one position.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Candidate {
+    /// The token's text.
+    pub text: String,
+    /// Natural logarithm of its probability under the model, before temperature and nucleus.
+    pub logprob: f32,
+}
+
+/// One generated token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Token {
+    /// Id in the model's vocabulary.
+    pub id: u32,
+    /// The text it adds; empty while a character is incomplete and for the end-of-turn token.
+    pub text: String,
+    /// Natural logarithm of its probability under the model, before temperature, penalty and nucleus (nats).
+    pub logprob: f32,
+    /// The likeliest tokens at this position, when asked for, likeliest first.
+    pub top: Vec<Candidate>,
+}
+
+/// What a generator sends.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The next token.
+    Token(Token),
+    /// The end; nothing follows.
+    End(FinishReason),
+}
+
+/// What to generate.
+#[derive(Debug, Clone)]
+pub struct GenerateRequest {
+    /// The rendered prompt, tokenised.
+    pub prompt: Arc<[u32]>,
+    /// How tokens are drawn. `stop` is not looked at here: see [`StopFilter`].
+    pub sampling: Sampling,
+    /// How many alternatives to report per position, 0 to 20.
+    pub top_logprobs: u8,
+}
+
+/// Tokens of one generation. Dropping the stream stops the work at the next token.
+pub type TokenStream = BoxStream<'static, Result<Event, GenerationError>>;
+
+/// A loaded generation. Calls may be made from any number of tasks; each stream is independent of the others, and
+/// equal requests give equal streams (up to the numerical differences of batching).
+#[async_trait]
+pub trait Generator: Send + Sync + std::fmt::Debug {
+    /// Which generation this is.
+    fn id(&self) -> &GenerationId;
+    /// Longest prompt and answer together, in tokens.
+    fn context_tokens(&self) -> usize;
+    /// Tokens of a text, without special tokens.
+    fn tokenize(&self, text: &str) -> Vec<u32>;
+    /// Tokens of a text that was cut from a token list.
+    fn detokenize(&self, tokens: &[u32]) -> String;
+    /// Renders messages with the model's chat template, up to where the assistant's turn begins, and tokenises.
+    ///
+    /// # Errors
+    /// When the template can not be rendered.
+    fn render(&self, messages: &[crate::domain::Message]) -> Result<Vec<u32>, GenerationError>;
+    /// Starts generating.
+    ///
+    /// # Errors
+    /// When the prompt does not fit the context or the engine is gone. Later failures come in the stream.
+    async fn generate(&self, request: GenerateRequest) -> Result<TokenStream, GenerationError>;
+}

@@ -1,0 +1,262 @@
+//! What happened? Every answer, click, vote, demonstration and token, durable before anybody is told.
+
+use async_trait::async_trait;
+
+use crate::domain::{
+    AnswerId, AnswerRecord, Comparison, ComparisonId, Demonstration, DemonstrationId, DemonstrationStatus,
+    Feedback, Groups, Lineage, Message, Millis, Rating, Role, Vote,
+};
+use crate::error::{Error, ErrorCode};
+
+/// Why the ledger could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The thing named does not exist.
+    #[error("{0} was not found")]
+    NotFound(String),
+    /// The state does not allow it.
+    #[error("{0}")]
+    Conflict(String),
+    /// The disk (or the database's quota) is full; nothing was written.
+    #[error("the ledger's disk is full")]
+    Full(#[source] sqlx::Error),
+    /// The database failed.
+    #[error("ledger: {operation}")]
+    Database {
+        /// What was being done.
+        operation: &'static str,
+        /// Why it failed.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A migration failed.
+    #[error("ledger: migrating the database")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// A stored value can not be read: the database was changed by something else.
+    #[error("ledger: {column} of a stored row can not be read")]
+    Corrupt {
+        /// Which column.
+        column: &'static str,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// `database.url` names no database we know.
+    #[error("database.url {0:?} is neither sqlite:PATH nor postgres://…")]
+    Url(String),
+}
+
+impl From<LedgerError> for Error {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::NotFound(what) => Self::not_found(what),
+            LedgerError::Conflict(problem) => Self::new(ErrorCode::Conflict, problem),
+            full @ LedgerError::Full(_) => {
+                Self::new(ErrorCode::StorageFull, "the server's disk is full; nothing was recorded").caused_by(full)
+            }
+            other => Self::internal(other),
+        }
+    }
+}
+
+/// A result of the ledger.
+pub type Result<T> = std::result::Result<T, LedgerError>;
+
+/// One page of a list, newest first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// The rows.
+    pub data: Vec<T>,
+    /// Pass as `before` to get the next page; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// Which part of a list is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Paging {
+    /// Only rows older than the one with this cursor (`Page::next`).
+    pub before: Option<String>,
+    /// Most rows, 1 to 1000.
+    pub limit: usize,
+}
+
+/// Which answers to list.
+#[derive(Debug, Clone, Default)]
+pub struct AnswerFilter {
+    /// Only those asked by this person.
+    pub user: Option<String>,
+    /// Only those with a thumb (by anybody) of this kind.
+    pub rating: Option<Rating>,
+    /// Only refusals, or only others.
+    pub refused: Option<bool>,
+    /// Only those whose question or answer contains this text, ignoring case.
+    pub text: Option<String>,
+}
+
+/// A token as listed: never the secret.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct TokenRow {
+    /// Short public name of the token, for revoking it.
+    pub id: String,
+    /// Whose it is.
+    pub user: String,
+    /// The person's groups.
+    pub groups: Groups,
+    /// The person's role.
+    pub role: Role,
+    /// When it was made.
+    pub created: Millis,
+    /// When it stops working, if ever.
+    pub expires: Option<Millis>,
+    /// When it was revoked, if it was.
+    pub revoked: Option<Millis>,
+}
+
+/// A preference or thumb that came in a file, in the form it is learnt from.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct ImportedRow {
+    /// Content hash of the row; importing it again changes nothing.
+    pub id: String,
+    /// What it is.
+    pub kind: ImportedKind,
+    /// Where it came from.
+    pub lineage: Lineage,
+    /// When it was imported.
+    pub created: Millis,
+}
+
+/// The forms of rows a file can hold besides demonstrations (which become [`Demonstration`]s).
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ImportedKind {
+    /// A pair: `chosen` is better than `rejected`.
+    Preference {
+        /// The conversation, the question last.
+        prompt: Vec<Message>,
+        /// The better answer.
+        chosen: String,
+        /// The worse answer.
+        rejected: String,
+        /// How much better, in the reward's units; `None` when the file does not say.
+        margin: Option<f32>,
+        /// Who judged, when known.
+        user: Option<String>,
+        /// Texts of the passages both answers were grounded in, when known.
+        passages: Option<Vec<String>>,
+    },
+    /// A thumb.
+    Unpaired {
+        /// The conversation, the question last.
+        prompt: Vec<Message>,
+        /// The answer.
+        completion: String,
+        /// Whether it is good.
+        label: bool,
+        /// Who judged, when known.
+        user: Option<String>,
+        /// Texts of the passages it was grounded in, when known.
+        passages: Option<Vec<String>>,
+    },
+    /// A question to learn on, without an answer.
+    Prompt {
+        /// The conversation, the question last.
+        prompt: Vec<Message>,
+    },
+}
+
+/// How many signals there are, for metrics and `attune doctor`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub struct Counts {
+    /// Recorded answers.
+    pub answers: i64,
+    /// Feedback rows.
+    pub feedback: i64,
+    /// Comparisons.
+    pub comparisons: i64,
+    /// Votes.
+    pub votes: i64,
+    /// Demonstrations that are not deleted.
+    pub demonstrations: i64,
+    /// Imported preferences, thumbs and prompts.
+    pub imported: i64,
+}
+
+/// The record of what happened. Every method that writes has written durably when it returns `Ok` (it survives
+/// `kill -9`); on `Err` nothing was written. Methods may be called from any number of tasks at once. Cancelling a
+/// write (dropping its future) leaves either all of it or nothing.
+#[async_trait]
+pub trait Ledger: Send + Sync + std::fmt::Debug {
+    /// Writes an answer; writing the same id again is a conflict. Also remembers the person.
+    async fn record_answer(&self, answer: &AnswerRecord) -> Result<()>;
+    /// One answer.
+    async fn answer(&self, id: &AnswerId) -> Result<Option<AnswerRecord>>;
+    /// Answers, newest first.
+    async fn answers(&self, filter: &AnswerFilter, paging: &Paging) -> Result<Page<AnswerRecord>>;
+
+    /// Writes both answers and the comparison in one transaction.
+    async fn record_comparison(&self, comparison: &Comparison, answers: [&AnswerRecord; 2]) -> Result<()>;
+    /// One comparison.
+    async fn comparison(&self, id: &ComparisonId) -> Result<Option<Comparison>>;
+    /// Comparisons, newest first; with `unvoted_by`, those this person has not voted on (the judging queue).
+    async fn comparisons(&self, unvoted_by: Option<&str>, paging: &Paging) -> Result<Page<Comparison>>;
+    /// Writes or replaces a person's vote (keeping `created` of the first). Not found when the comparison does not
+    /// exist; a conflict when a dataset snapshot has used the vote.
+    async fn put_vote(&self, vote: &Vote) -> Result<()>;
+    /// The votes on a comparison.
+    async fn votes(&self, id: &ComparisonId) -> Result<Vec<Vote>>;
+    /// Every vote with its comparison and both answers (left, right), oldest first, after the cursor `after`
+    /// (exclusive; a vote's position in the list), for datasets and export.
+    async fn voted_pairs(&self, paging: &Paging) -> Result<Page<(Vote, Comparison, AnswerRecord, AnswerRecord)>>;
+
+    /// Writes or replaces a person's feedback on an answer (keeping `created` of the first). Not found when the answer
+    /// was never recorded.
+    async fn put_feedback(&self, feedback: &Feedback) -> Result<()>;
+    /// Takes a person's feedback back; `false` when there was none.
+    async fn delete_feedback(&self, answer: &AnswerId, user: &str) -> Result<bool>;
+    /// All feedback on one answer.
+    async fn feedback_on(&self, answer: &AnswerId) -> Result<Vec<Feedback>>;
+    /// Feedback with its answers, newest first.
+    async fn feedback(&self, paging: &Paging) -> Result<Page<(Feedback, AnswerRecord)>>;
+
+    /// Writes a new demonstration, or replaces the one with its id (keeping `created`).
+    async fn put_demonstration(&self, demonstration: &Demonstration) -> Result<()>;
+    /// Writes many in one transaction: all or none.
+    async fn put_demonstrations(&self, demonstrations: &[Demonstration]) -> Result<()>;
+    /// One demonstration that is not deleted.
+    async fn demonstration(&self, id: &DemonstrationId) -> Result<Option<Demonstration>>;
+    /// Demonstrations that are not deleted, newest first.
+    async fn demonstrations(&self, status: Option<DemonstrationStatus>, paging: &Paging)
+    -> Result<Page<Demonstration>>;
+    /// Deletes (or, with `deleted: false`, restores) a demonstration; `false` when there is none.
+    async fn set_demonstration_deleted(&self, id: &DemonstrationId, deleted: bool) -> Result<bool>;
+
+    /// Writes many imported rows in one transaction: all or none. Rows already there are left as they are. Returns how
+    /// many were new.
+    async fn import_rows(&self, rows: &[ImportedRow]) -> Result<u64>;
+    /// Imported rows, newest first.
+    async fn imported(&self, paging: &Paging) -> Result<Page<ImportedRow>>;
+
+    /// Remembers a token by the SHA-256 of its secret.
+    async fn create_token(&self, token: &TokenRow, secret_sha256: &str) -> Result<()>;
+    /// The token with this secret hash, revoked and expired ones included.
+    async fn token(&self, secret_sha256: &str) -> Result<Option<TokenRow>>;
+    /// All tokens, newest first.
+    async fn tokens(&self) -> Result<Vec<TokenRow>>;
+    /// Revokes a token; `false` when there is none.
+    async fn revoke_token(&self, id: &str, at: Millis) -> Result<bool>;
+
+    /// The secret with this name, made by `generate` and stored at the first call: the same for every server on this
+    /// database.
+    async fn secret(&self, name: &str, generate: fn() -> String) -> Result<String>;
+
+    /// Deletes everything a person said or asked (answers, feedback, votes, comparisons); returns how many rows.
+    async fn forget_user(&self, user: &str) -> Result<u64>;
+
+    /// How many there are of each.
+    async fn counts(&self) -> Result<Counts>;
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<()>;
+    /// Finishes writing and closes the database.
+    async fn close(&self);
+}
+

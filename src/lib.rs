@@ -1,0 +1,40 @@
+//! Attune: a chat server for a company's internal knowledge that learns from the people who use it.
+//!
+//! Two functions tell the product:
+//!
+//! 1. [`chat::answer`] = admit → retrieve → prompt → generate → record: one turn, online.
+//! 2. `improve::improve` = dataset → fine-tune → reward → policy → evaluate → publish → promote: the learning loop,
+//!    offline (it arrives with the trainer).
+//!
+//! The modules below stand in reading order; each begins with the question it answers.
+
+// What the words mean.
+pub mod domain;
+pub mod error;
+
+// How the program is put together.
+pub mod config;
+// pub mod cli;
+// pub mod app;
+// pub mod shutdown;
+pub mod telemetry;
+
+// Online: answer one turn.
+// pub mod api;
+// pub mod access;
+pub mod chat;
+// pub mod admission;
+pub mod retrieval;
+// pub mod prompt;
+pub mod generation;
+pub mod ledger;
+// pub mod feedback;
+
+// Models on disk.
+// pub mod models;
+
+// Offline: what people said becomes rows to learn from.
+// pub mod dataset;
+
+// What people see.
+// pub mod web;

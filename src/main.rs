@@ -1,0 +1,3 @@
+//! The `attune` command.
+
+fn main() {}

@@ -1,0 +1,162 @@
+//! What is measured? One declared struct; each field's doc comment is the metric's HELP text.
+
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
+};
+
+/// Why a metric could not be declared or written.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics")]
+pub struct MetricsError(#[from] prometheus::Error);
+
+/// From a cached prefix on a fast device (1 ms) to a long prompt on a busy laptop (2 minutes).
+const FIRST_TOKEN_SECONDS: &[f64] =
+    &[0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 120.0];
+/// Around the 20 to 30 ms a token takes on 2 cores, with room for accelerators and overload.
+const PER_TOKEN_SECONDS: &[f64] = &[0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5];
+/// Whole requests, streams included: up to the default deadline of 300 s.
+const REQUEST_SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0];
+/// Searches take well under a millisecond to tens of milliseconds.
+const SEARCH_SECONDS: &[f64] = &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5];
+
+/// Declares the struct, registers every field under its name, and takes HELP from the doc comment.
+macro_rules! metrics {
+    ($( #[doc = $help:literal] $field:ident : $kind:ident ( $name:literal $(, [$($label:literal),*])? $(, $buckets:expr)? ) ),* $(,)?) => {
+        /// Every metric of the program. Labels are bounded: route patterns, closed sets of outcomes, generation ids
+        /// that are loaded; never a path, a person or a text.
+        #[derive(Debug, Clone)]
+        pub struct Metrics {
+            registry: Registry,
+            $( #[doc = $help] pub $field: $kind, )*
+        }
+
+        impl Metrics {
+            /// Declares every metric in a registry of its own, so that several servers can live in one process.
+            ///
+            /// # Errors
+            /// When two metrics have one name.
+            pub fn new() -> Result<Self, MetricsError> {
+                let registry = Registry::new();
+                $(
+                    let $field = metrics!(@new $kind, $name, $help.trim() $(, [$($label),*])? $(, $buckets)?)?;
+                    registry.register(Box::new($field.clone()))?;
+                )*
+                Ok(Self { registry, $( $field, )* })
+            }
+        }
+    };
+    (@new IntCounter, $name:literal, $help:expr) => { IntCounter::new($name, $help) };
+    (@new IntGauge, $name:literal, $help:expr) => { IntGauge::new($name, $help) };
+    (@new IntCounterVec, $name:literal, $help:expr, [$($label:literal),*]) => {
+        IntCounterVec::new(Opts::new($name, $help), &[$($label),*])
+    };
+    (@new IntGaugeVec, $name:literal, $help:expr, [$($label:literal),*]) => {
+        IntGaugeVec::new(Opts::new($name, $help), &[$($label),*])
+    };
+    (@new Histogram, $name:literal, $help:expr, $buckets:expr) => {
+        Histogram::with_opts(HistogramOpts::new($name, $help).buckets($buckets.to_vec()))
+    };
+    (@new HistogramVec, $name:literal, $help:expr, [$($label:literal),*], $buckets:expr) => {
+        HistogramVec::new(HistogramOpts::new($name, $help).buckets($buckets.to_vec()), &[$($label),*])
+    };
+}
+
+metrics! {
+    /// HTTP requests by method, route pattern and status; probes and scrapes are left out.
+    http_requests: IntCounterVec("attune_http_requests_total", ["method", "route", "status"]),
+    /// Seconds from the first byte of a request to the last of its response, streams included.
+    http_request_seconds: HistogramVec("attune_http_request_duration_seconds", ["method", "route"], REQUEST_SECONDS),
+    /// HTTP requests in progress.
+    http_in_flight: IntGauge("attune_http_requests_in_flight"),
+    /// Answers by outcome: answered, refused (nothing relevant in the knowledge base), cancelled, failed.
+    answers: IntCounterVec("attune_answers_total", ["outcome"]),
+    /// Seconds from a question's arrival to its answer's last token.
+    answer_seconds: Histogram("attune_answer_duration_seconds", REQUEST_SECONDS),
+    /// Seconds from admission to the first token of an answer.
+    first_token_seconds: HistogramVec("attune_time_to_first_token_seconds", ["generation"], FIRST_TOKEN_SECONDS),
+    /// Seconds between one token of an answer and the next.
+    inter_token_seconds: HistogramVec("attune_inter_token_latency_seconds", ["generation"], PER_TOKEN_SECONDS),
+    /// Tokens by direction: prompt, completion.
+    tokens: IntCounterVec("attune_tokens_total", ["direction"]),
+    /// Questions waiting for a place.
+    queue_waiting: IntGauge("attune_queue_waiting"),
+    /// Questions being answered.
+    queue_running: IntGauge("attune_queue_running"),
+    /// Seconds a question waited for a place.
+    queue_seconds: Histogram("attune_queue_wait_seconds", REQUEST_SECONDS),
+    /// Questions turned away by reason: queue_full, user_in_flight, user_rate, queue_timeout, not_ready, draining.
+    rejected: IntCounterVec("attune_rejected_total", ["reason"]),
+    /// Seconds a search took.
+    search_seconds: Histogram("attune_search_duration_seconds", SEARCH_SECONDS),
+    /// Searches by outcome: found, nothing.
+    searches: IntCounterVec("attune_searches_total", ["outcome"]),
+    /// Citations shown, by who chose them: model, overlap.
+    citations: IntCounterVec("attune_citations_total", ["by"]),
+    /// Citation marks that named no retrieved passage and were dropped.
+    citations_invalid: IntCounter("attune_citations_invalid_total"),
+    /// Feedback by kind: up, down, withdrawn, comment, ideal_answer.
+    feedback: IntCounterVec("attune_feedback_total", ["kind"]),
+    /// Comparisons by outcome: offered, left, right, tie, both_bad, identical (no pair could be made).
+    comparisons: IntCounterVec("attune_comparisons_total", ["outcome"]),
+    /// Documents in the index.
+    index_documents: IntGauge("attune_index_documents"),
+    /// Passages in the index.
+    index_passages: IntGauge("attune_index_passages"),
+    /// When the index last agreed with every configured folder, in seconds since the epoch; 0 is never.
+    index_synced: IntGauge("attune_index_last_success_timestamp_seconds"),
+    /// Documents that could not be indexed, by reason: unreadable, not_text, too_large, malformed, other.
+    index_errors: IntCounterVec("attune_index_errors_total", ["reason"]),
+    /// The generations that are loaded: 1 for the active one, 0 for others; old ones go when their last answer ends.
+    generation_info: IntGaugeVec("attune_generation_info", ["generation"]),
+    /// Answers in progress by generation.
+    generation_in_flight: IntGaugeVec("attune_generation_in_flight", ["generation"]),
+    /// Swaps of the served generation by outcome: committed, refused.
+    swaps: IntCounterVec("attune_swaps_total", ["outcome"]),
+    /// Seconds a ledger write took, by operation.
+    ledger_write_seconds: HistogramVec("attune_ledger_write_duration_seconds", ["operation"], SEARCH_SECONDS),
+    /// Always 1; the labels say which build runs.
+    build_info: IntGaugeVec("attune_build_info", ["version"]),
+    /// 1 when the server can answer, else 0.
+    ready: IntGauge("attune_ready"),
+}
+
+impl Metrics {
+    /// Adds what the operating system knows of this process (memory, CPU, files), where it does.
+    ///
+    /// # Errors
+    /// When it was added before.
+    pub fn with_process(self) -> Result<Self, MetricsError> {
+        #[cfg(target_os = "linux")]
+        self.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        self.build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        Ok(self)
+    }
+
+    /// The text exposition format.
+    ///
+    /// # Errors
+    /// When the encoder fails.
+    pub fn render(&self) -> Result<String, MetricsError> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_texts_come_from_the_doc_comments() {
+        let metrics = Metrics::new().unwrap();
+        metrics.citations_invalid.inc();
+        let text = metrics.render().unwrap();
+        assert!(text.contains(
+            "# HELP attune_citations_invalid_total Citation marks that named no retrieved passage and were dropped."
+        ));
+        assert!(text.contains("attune_citations_invalid_total 1"));
+    }
+}

@@ -23,7 +23,7 @@ const SEARCH_SECONDS: &[f64] = &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02
 
 /// Declares the struct, registers every field under its name, and takes HELP from the doc comment.
 macro_rules! metrics {
-    ($( #[doc = $help:literal] $field:ident : $kind:ident ( $name:literal $(, [$($label:literal),*])? $(, $buckets:expr)? ) ),* $(,)?) => {
+    ($( #[doc = $help:literal] $field:ident : $kind:ident ( $name:literal $(, [$($label:literal),*])? $(; $buckets:expr)? ) ),* $(,)?) => {
         /// Every metric of the program. Labels are bounded: route patterns, closed sets of outcomes, generation ids
         /// that are loaded; never a path, a person or a text.
         #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ macro_rules! metrics {
             pub fn new() -> Result<Self, MetricsError> {
                 let registry = Registry::new();
                 $(
-                    let $field = metrics!(@new $kind, $name, $help.trim() $(, [$($label),*])? $(, $buckets)?)?;
+                    let $field = metrics!(@new $kind, $name, $help.trim() $(, [$($label),*])? $(; $buckets)?)?;
                     registry.register(Box::new($field.clone()))?;
                 )*
                 Ok(Self { registry, $( $field, )* })
@@ -55,10 +55,10 @@ macro_rules! metrics {
     (@new IntGaugeVec, $name:literal, $help:expr, [$($label:literal),*]) => {
         IntGaugeVec::new(Opts::new($name, $help), &[$($label),*])
     };
-    (@new Histogram, $name:literal, $help:expr, $buckets:expr) => {
+    (@new Histogram, $name:literal, $help:expr; $buckets:expr) => {
         Histogram::with_opts(HistogramOpts::new($name, $help).buckets($buckets.to_vec()))
     };
-    (@new HistogramVec, $name:literal, $help:expr, [$($label:literal),*], $buckets:expr) => {
+    (@new HistogramVec, $name:literal, $help:expr, [$($label:literal),*]; $buckets:expr) => {
         HistogramVec::new(HistogramOpts::new($name, $help).buckets($buckets.to_vec()), &[$($label),*])
     };
 }
@@ -67,17 +67,17 @@ metrics! {
     /// HTTP requests by method, route pattern and status; probes and scrapes are left out.
     http_requests: IntCounterVec("attune_http_requests_total", ["method", "route", "status"]),
     /// Seconds from the first byte of a request to the last of its response, streams included.
-    http_request_seconds: HistogramVec("attune_http_request_duration_seconds", ["method", "route"], REQUEST_SECONDS),
+    http_request_seconds: HistogramVec("attune_http_request_duration_seconds", ["method", "route"]; REQUEST_SECONDS),
     /// HTTP requests in progress.
     http_in_flight: IntGauge("attune_http_requests_in_flight"),
     /// Answers by outcome: answered, refused (nothing relevant in the knowledge base), cancelled, failed.
     answers: IntCounterVec("attune_answers_total", ["outcome"]),
     /// Seconds from a question's arrival to its answer's last token.
-    answer_seconds: Histogram("attune_answer_duration_seconds", REQUEST_SECONDS),
+    answer_seconds: Histogram("attune_answer_duration_seconds"; REQUEST_SECONDS),
     /// Seconds from admission to the first token of an answer.
-    first_token_seconds: HistogramVec("attune_time_to_first_token_seconds", ["generation"], FIRST_TOKEN_SECONDS),
+    first_token_seconds: HistogramVec("attune_time_to_first_token_seconds", ["generation"]; FIRST_TOKEN_SECONDS),
     /// Seconds between one token of an answer and the next.
-    inter_token_seconds: HistogramVec("attune_inter_token_latency_seconds", ["generation"], PER_TOKEN_SECONDS),
+    inter_token_seconds: HistogramVec("attune_inter_token_latency_seconds", ["generation"]; PER_TOKEN_SECONDS),
     /// Tokens by direction: prompt, completion.
     tokens: IntCounterVec("attune_tokens_total", ["direction"]),
     /// Questions waiting for a place.
@@ -85,11 +85,11 @@ metrics! {
     /// Questions being answered.
     queue_running: IntGauge("attune_queue_running"),
     /// Seconds a question waited for a place.
-    queue_seconds: Histogram("attune_queue_wait_seconds", REQUEST_SECONDS),
+    queue_seconds: Histogram("attune_queue_wait_seconds"; REQUEST_SECONDS),
     /// Questions turned away by reason: queue_full, user_in_flight, user_rate, queue_timeout, not_ready, draining.
     rejected: IntCounterVec("attune_rejected_total", ["reason"]),
     /// Seconds a search took.
-    search_seconds: Histogram("attune_search_duration_seconds", SEARCH_SECONDS),
+    search_seconds: Histogram("attune_search_duration_seconds"; SEARCH_SECONDS),
     /// Searches by outcome: found, nothing.
     searches: IntCounterVec("attune_searches_total", ["outcome"]),
     /// Citations shown, by who chose them: model, overlap.
@@ -115,7 +115,7 @@ metrics! {
     /// Swaps of the served generation by outcome: committed, refused.
     swaps: IntCounterVec("attune_swaps_total", ["outcome"]),
     /// Seconds a ledger write took, by operation.
-    ledger_write_seconds: HistogramVec("attune_ledger_write_duration_seconds", ["operation"], SEARCH_SECONDS),
+    ledger_write_seconds: HistogramVec("attune_ledger_write_duration_seconds", ["operation"]; SEARCH_SECONDS),
     /// Always 1; the labels say which build runs.
     build_info: IntGaugeVec("attune_build_info", ["version"]),
     /// 1 when the server can answer, else 0.

@@ -1,7 +1,14 @@
 //! Where do tokens come from? The model that is served, one generation at a time, and how it is swapped.
 
+mod detokenizer;
+// mod mistralrs;
+mod sampler;
+mod scripted;
+mod slot;
+mod stops;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -9,6 +16,13 @@ use futures::stream::BoxStream;
 use crate::domain::{FinishReason, GenerationId, Sampling};
 use crate::error::{Error, ErrorCode};
 
+// pub use mistralrs::MistralGenerator;
+pub use scripted::ScriptedGenerator;
+pub use slot::{Lease, Prepared, Slot};
+pub use stops::{Released, StopFilter};
+
+/// When a caller may try again while the model loads: loading the default model takes 1 to 2 seconds.
+pub(crate) const LOADING_RETRY: Duration = Duration::from_secs(2);
 
 /// Why a model could not be loaded or did not answer.
 #[derive(Debug, thiserror::Error)]

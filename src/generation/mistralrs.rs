@@ -1,0 +1,336 @@
+//! How does the embedded engine generate? One mistralrs model per generation, driven by our own sampler.
+//!
+//! The engine runs the forward passes and batches them. Each request carries a logits processor that draws the token
+//! itself, sends it to the reader, and makes the engine take the same one. Thereby a request has its own seed and true
+//! log-probabilities, and ends at once when its reader has gone: the processor drops the engine's response channel,
+//! which is how mistralrs 0.8.1 cancels a sequence. It also keeps finished answers out of the engine's prefix cache,
+//! which on the CPU never evicts (prefix_cacher.rs counts only what is on an accelerator): only the stable beginning
+//! of the prompt, sent once by `remember_prefix`, is kept.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
+
+use async_trait::async_trait;
+use candle_core::Tensor;
+use futures::StreamExt;
+use mistralrs::core::NormalRequest;
+use mistralrs::{
+    CustomLogitsProcessor, GgufModelBuilder, Model, Request, RequestMessage, Response, SamplingParams,
+    TextModelBuilder,
+};
+use tokio::sync::mpsc;
+
+use super::detokenizer::Detokenizer;
+use super::sampler::Sampler;
+use super::{Candidate, Event, GenerateRequest, GenerationError, Generator, Token, TokenStream};
+use crate::config::GenerationConfig;
+use crate::domain::{FinishReason, GenerationId, Message};
+use crate::models::{BaseModel, Weights};
+
+/// A generation served by the embedded engine.
+pub struct MistralGenerator {
+    id: GenerationId,
+    engine: Model,
+    model: BaseModel,
+    template: crate::models::ChatTemplate,
+}
+
+impl std::fmt::Debug for MistralGenerator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MistralGenerator").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl MistralGenerator {
+    /// Loads the weights and starts the engine.
+    ///
+    /// # Errors
+    /// When the weights can not be read, or are of an architecture the engine does not know.
+    pub async fn load(
+        id: GenerationId,
+        model: BaseModel,
+        config: &GenerationConfig,
+    ) -> Result<Self, GenerationError> {
+        let template = model.template()?;
+        let engine = match &model.weights {
+            Weights::Gguf(path) => {
+                let folder = path.parent().map(|p| p.display().to_string()).unwrap_or_default();
+                let file = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+                let builder = GgufModelBuilder::new(folder, vec![file]).with_max_num_seqs(config.max_running);
+                builder.with_prefix_cache_n(Some(config.prefix_cache)).build().await
+            }
+            Weights::Safetensors(folder) => {
+                let builder = TextModelBuilder::new(folder.display()).with_max_num_seqs(config.max_running);
+                builder.with_prefix_cache_n(Some(config.prefix_cache)).build().await
+            }
+        };
+        let path = model.weights.path().display().to_string();
+        let engine = engine.map_err(|error| GenerationError::Weights { path, problem: format!("{error:#}") })?;
+        Ok(Self { id, engine, model, template })
+    }
+
+    /// Runs the beginning that every prompt shares through the engine once, so that its cache has it.
+    ///
+    /// # Errors
+    /// When the engine fails.
+    pub async fn remember_prefix(&self, prefix: &[u32]) -> Result<(), GenerationError> {
+        if prefix.is_empty() {
+            return Ok(());
+        }
+        let mut receiver = self.send(prefix, 1, Vec::new()).await?;
+        while let Some(response) = receiver.recv().await {
+            if let Some(error) = failure(&response) {
+                return Err(error);
+            }
+            if let Response::CompletionChunk(chunk) = response
+                && chunk.choices.iter().any(|choice| choice.finish_reason.is_some())
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends tokens to the engine, which then makes at most `max_tokens`.
+    async fn send(
+        &self,
+        prompt: &[u32],
+        max_tokens: usize,
+        processors: Vec<Arc<dyn CustomLogitsProcessor>>,
+    ) -> Result<mpsc::Receiver<Response>, GenerationError> {
+        // The engine waits when this is full; nobody reads it as fast as tokens come, so it holds a whole answer.
+        let (sender, receiver) = mpsc::channel(max_tokens + 8);
+        let params = SamplingParams { max_len: Some(max_tokens), ..SamplingParams::deterministic() };
+        let message = RequestMessage::CompletionTokens(prompt.to_vec());
+        let id = self.engine.inner().next_request_id();
+        let mut request = NormalRequest::new_simple(message, params, sender, id, None, None);
+        request.is_streaming = true;
+        request.logits_processors = Some(processors);
+        let engine = self.engine.inner().get_sender(None).map_err(|e| GenerationError::Engine(e.to_string()))?;
+        let sent = engine.send(Request::Normal(Box::new(request))).await;
+        sent.map_err(|_| GenerationError::Engine("the engine has stopped".into()))?;
+        Ok(receiver)
+    }
+}
+
+#[async_trait]
+impl Generator for MistralGenerator {
+    fn id(&self) -> &GenerationId {
+        &self.id
+    }
+
+    fn context_tokens(&self) -> usize {
+        self.model.context_tokens
+    }
+
+    fn tokenize(&self, text: &str) -> Vec<u32> {
+        self.model.tokenizer.encode_fast(text, false).map(|e| e.get_ids().to_vec()).unwrap_or_default()
+    }
+
+    fn detokenize(&self, tokens: &[u32]) -> String {
+        self.model.tokenizer.decode(tokens, true).unwrap_or_default()
+    }
+
+    fn render(&self, messages: &[Message]) -> Result<Vec<u32>, GenerationError> {
+        Ok(self.tokenize(&self.template.render(messages, true)?))
+    }
+
+    async fn generate(&self, request: GenerateRequest) -> Result<TokenStream, GenerationError> {
+        let limit = self.model.context_tokens;
+        let room = limit.saturating_sub(request.prompt.len());
+        let max_tokens = (request.sampling.max_tokens as usize).min(room);
+        if max_tokens == 0 {
+            return Err(GenerationError::PromptTooLong { tokens: request.prompt.len(), limit });
+        }
+        let (tokens, reader) = mpsc::unbounded_channel();
+        let engine_channel = EngineChannel::default();
+        let drawing = Drawing {
+            state: Mutex::new(DrawingState {
+                sampler: Sampler::new(&request.sampling, request.top_logprobs),
+                detokenizer: Detokenizer::default(),
+                left: max_tokens,
+            }),
+            tokenizer: Arc::clone(&self.model.tokenizer),
+            eos: self.model.eos_ids.clone(),
+            tokens,
+            engine: engine_channel.clone(),
+        };
+        // Two more than we take, so that the answer's end is always ours: see the module's first lines.
+        let receiver = self.send(&request.prompt, max_tokens + 2, vec![Arc::new(drawing)]).await?;
+        engine_channel.open(receiver);
+        Ok(read(reader, engine_channel).boxed())
+    }
+}
+
+/// The engine's response channel: read for errors, dropped to cancel.
+#[derive(Clone, Default)]
+struct EngineChannel(Arc<Mutex<Channel>>);
+
+#[derive(Default)]
+enum Channel {
+    /// The request is on its way to the engine.
+    #[default]
+    Pending,
+    Open(mpsc::Receiver<Response>),
+    Closed,
+}
+
+impl EngineChannel {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Channel> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps the receiver, unless the answer has ended already.
+    fn open(&self, receiver: mpsc::Receiver<Response>) {
+        let mut channel = self.lock();
+        if matches!(*channel, Channel::Pending) {
+            *channel = Channel::Open(receiver);
+        }
+    }
+
+    fn close(&self) {
+        *self.lock() = Channel::Closed;
+    }
+
+    /// The next error of the engine; `None` once the channel is closed.
+    async fn error(&self) -> Option<GenerationError> {
+        std::future::poll_fn(|context| {
+            loop {
+                let polled = match &mut *self.lock() {
+                    Channel::Open(receiver) => receiver.poll_recv(context),
+                    Channel::Pending | Channel::Closed => return Poll::Ready(None),
+                };
+                match polled {
+                    Poll::Ready(Some(response)) => match failure(&response) {
+                        Some(error) => return Poll::Ready(Some(error)),
+                        None => continue,
+                    },
+                    Poll::Ready(None) => return Poll::Ready(None),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// Closes the engine's channel when the reader of an answer goes away, also before the first token.
+struct CloseOnDrop(EngineChannel);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+fn read(
+    mut reader: mpsc::UnboundedReceiver<Result<Event, GenerationError>>,
+    channel: EngineChannel,
+) -> impl futures::Stream<Item = Result<Event, GenerationError>> + Send {
+    async_stream::stream! {
+        let guard = CloseOnDrop(channel);
+        let mut engine_alive = true;
+        loop {
+            tokio::select! {
+                biased;
+                event = reader.recv() => match event {
+                    Some(event) => {
+                        let last = !matches!(event, Ok(Event::Token(_)));
+                        yield event;
+                        if last {
+                            return;
+                        }
+                    }
+                    None => {
+                        yield Err(GenerationError::Engine("the engine stopped in the middle of an answer".into()));
+                        return;
+                    }
+                },
+                error = guard.0.error(), if engine_alive => match error {
+                    Some(error) => {
+                        yield Err(error);
+                        return;
+                    }
+                    None => engine_alive = false,
+                },
+            }
+        }
+    }
+}
+
+/// The failure a response stands for, if it does.
+fn failure(response: &Response) -> Option<GenerationError> {
+    match response {
+        Response::InternalError(error) | Response::ValidationError(error) => {
+            Some(GenerationError::Engine(error.to_string()))
+        }
+        Response::ModelError(problem, _) | Response::CompletionModelError(problem, _) => {
+            Some(GenerationError::Engine(problem.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// Draws one answer's tokens inside the engine's step.
+struct Drawing {
+    state: Mutex<DrawingState>,
+    tokenizer: Arc<tokenizers::Tokenizer>,
+    eos: Vec<u32>,
+    /// To the reader; closed when it has gone.
+    tokens: mpsc::UnboundedSender<Result<Event, GenerationError>>,
+    /// Dropping it ends the sequence when the engine next sends.
+    engine: EngineChannel,
+}
+
+struct DrawingState {
+    sampler: Sampler,
+    detokenizer: Detokenizer,
+    left: usize,
+}
+
+impl Drawing {
+    /// Sends the last event and has the engine drop the sequence.
+    fn end(&self, event: Result<Event, GenerationError>) {
+        drop(self.tokens.send(event));
+        self.engine.close();
+    }
+
+    fn text(&self, token: u32) -> String {
+        self.tokenizer.decode(&[token], false).unwrap_or_default()
+    }
+}
+
+impl CustomLogitsProcessor for Drawing {
+    fn apply(&self, logits: &Tensor, _context: &[u32]) -> candle_core::Result<Tensor> {
+        let logits: Vec<f32> = logits.to_vec1()?;
+        let vocabulary = logits.len();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        // A token that does not end the engine's sequence, for when ours has ended.
+        let filler = (0u32..).find(|token| !self.eos.contains(token)).unwrap_or(0);
+        let Some(draw) = state.sampler.draw(logits) else {
+            self.end(Err(GenerationError::Engine("the model's logits are no numbers".into())));
+            return one_hot(filler, vocabulary);
+        };
+        let top = draw.top.iter().map(|(t, logprob)| Candidate { text: self.text(*t), logprob: *logprob }).collect();
+        let end_of_turn = self.eos.contains(&draw.token);
+        let text = if end_of_turn { String::new() } else { state.detokenizer.push(&self.tokenizer, draw.token) };
+        let token = Token { id: draw.token, text, logprob: draw.logprob, top };
+        let reader_gone = self.tokens.send(Ok(Event::Token(token))).is_err();
+        state.left = state.left.saturating_sub(1);
+        if end_of_turn {
+            self.end(Ok(Event::End(FinishReason::Stop)));
+        } else if reader_gone || state.left == 0 {
+            self.end(Ok(Event::End(FinishReason::Length)));
+        }
+        one_hot(if end_of_turn { filler } else { draw.token }, vocabulary)
+    }
+}
+
+/// Logits `(vocab)` whose likeliest token is `token`.
+fn one_hot(token: u32, vocabulary: usize) -> candle_core::Result<Tensor> {
+    let mut logits = vec![0f32; vocabulary];
+    if let Some(logit) = logits.get_mut(token as usize) {
+        *logit = 1.0;
+    }
+    Tensor::from_vec(logits, vocabulary, &candle_core::Device::Cpu)
+}

@@ -37,4 +37,4 @@ pub mod ledger;
 // pub mod dataset;
 
 // What people see.
-// pub mod web;
+pub mod web;

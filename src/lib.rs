@@ -31,7 +31,7 @@ pub mod ledger;
 // pub mod feedback;
 
 // Models on disk.
-// pub mod models;
+pub mod models;
 
 // Offline: what people said becomes rows to learn from.
 // pub mod dataset;

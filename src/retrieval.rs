@@ -1,5 +1,19 @@
 //! Which passages of the company's documents speak about this question?
 
+mod analysis;
+mod conversation;
+mod encoder;
+mod evidence;
+mod folders;
+mod library;
+mod parse;
+mod schema;
+mod search;
+mod split;
+mod store;
+mod vectors;
+mod watch;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -7,6 +21,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{DocumentId, Groups, Millis, Passage};
 use crate::error::{Error, ErrorCode};
+
+pub use conversation::contextual_query;
+pub use encoder::SentenceEncoder;
+pub use evidence::Features;
+pub use folders::{SyncProgress, SyncReport};
+pub use library::{Library, Stats};
+pub use watch::{Watcher, watch};
 
 /// Why documents could not be indexed or searched.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +60,20 @@ pub enum RetrievalError {
         /// The field or place at fault and what to do.
         problem: String,
     },
+    /// The place in a list is not one that an earlier page named.
+    #[error("`after` is not the `next` of an earlier page")]
+    Cursor,
+    /// The sentence model's files can not be used.
+    #[error("{path}: {problem}")]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The operating system can not watch the folders.
+    #[error("watching the document folders")]
+    Watch(#[from] notify::Error),
     /// The engine failed.
     #[error("index")]
     Index(#[from] tantivy::TantivyError),
@@ -51,6 +86,7 @@ impl From<RetrievalError> for Error {
     fn from(error: RetrievalError) -> Self {
         match error {
             RetrievalError::Malformed { .. } => Self::invalid("text", error.to_string()),
+            RetrievalError::Cursor => Self::invalid("after", error.to_string()),
             RetrievalError::Full => {
                 Self::new(ErrorCode::StorageFull, "the server's disk is full; the index is unchanged")
                     .caused_by(error)

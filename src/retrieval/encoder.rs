@@ -31,7 +31,9 @@ pub struct SentenceEncoder {
 
 impl std::fmt::Debug for SentenceEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SentenceEncoder").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("SentenceEncoder")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -48,12 +50,18 @@ impl SentenceEncoder {
         let config: Config = serde_json::from_slice(&read("config.json")?)
             .map_err(|error| unusable(dir.join("config.json"), error))?;
         if config.hidden_size != DIMENSIONS {
-            let problem = format!("the model has {} dimensions, not {DIMENSIONS}", config.hidden_size);
+            let problem = format!(
+                "the model has {} dimensions, not {DIMENSIONS}",
+                config.hidden_size
+            );
             return Err(unusable(dir.join("config.json"), problem));
         }
         let mut tokenizer = Tokenizer::from_bytes(read("tokenizer.json")?)
             .map_err(|error| unusable(dir.join("tokenizer.json"), error))?;
-        let truncation = TruncationParams { max_length: MAX_TOKENS, ..TruncationParams::default() };
+        let truncation = TruncationParams {
+            max_length: MAX_TOKENS,
+            ..TruncationParams::default()
+        };
         tokenizer
             .with_padding(None)
             .with_truncation(Some(truncation))
@@ -63,8 +71,14 @@ impl SentenceEncoder {
         let device = Device::Cpu;
         let vars = VarBuilder::from_buffered_safetensors(weights, DType::F32, &device)
             .map_err(|error| unusable(dir.join("model.safetensors"), error))?;
-        let model = BertModel::load(vars, &config).map_err(|error| unusable(dir.join("model.safetensors"), error))?;
-        Ok(Self { model, tokenizer, device, id })
+        let model =
+            BertModel::load(vars, &config).map_err(|error| unusable(dir.join("model.safetensors"), error))?;
+        Ok(Self {
+            model,
+            tokenizer,
+            device,
+            id,
+        })
     }
 
     /// Names the weights: vectors of different ids can not be compared.
@@ -113,5 +127,8 @@ impl SentenceEncoder {
 }
 
 fn unusable(path: PathBuf, problem: impl std::fmt::Display) -> RetrievalError {
-    RetrievalError::Model { path, problem: problem.to_string() }
+    RetrievalError::Model {
+        path,
+        problem: problem.to_string(),
+    }
 }

@@ -27,8 +27,16 @@ impl Features {
             cosine: best.iter().filter_map(|hit| hit.cosine).reduce(f32::max),
             coverage: most(|hit| hit.coverage),
             top_coverage: top.coverage,
-            lexical: if ranking.lexical_limit > 0.0 { most(|hit| hit.lexical) / ranking.lexical_limit } else { 0.0 },
-            gap: if best.len() < 4 { 0.0 } else { top.score - best[3].score },
+            lexical: if ranking.lexical_limit > 0.0 {
+                most(|hit| hit.lexical) / ranking.lexical_limit
+            } else {
+                0.0
+            },
+            gap: if best.len() < 4 {
+                0.0
+            } else {
+                top.score - best[3].score
+            },
         })
     }
 
@@ -44,8 +52,16 @@ impl Features {
     #[must_use]
     pub fn likelihood(&self) -> f32 {
         let inputs = self.inputs();
-        let coefficients: &[f32] = if self.cosine.is_some() { &WITH_COSINE } else { &WITHOUT_COSINE };
-        let logit: f32 = inputs.iter().zip(coefficients).map(|(input, coefficient)| input * coefficient).sum();
+        let coefficients: &[f32] = if self.cosine.is_some() {
+            &WITH_COSINE
+        } else {
+            &WITHOUT_COSINE
+        };
+        let logit: f32 = inputs
+            .iter()
+            .zip(coefficients)
+            .map(|(input, coefficient)| input * coefficient)
+            .sum();
         1.0 / (1.0 + (-logit).exp())
     }
 }

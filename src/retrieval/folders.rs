@@ -85,8 +85,11 @@ impl Library {
     ) -> Result<SyncReport, RetrievalError> {
         let _walking = self.walking.lock().unwrap_or_else(PoisonError::into_inner);
         let rules = GroupRules::new(docs)?;
-        let known: HashMap<DocumentId, Record> =
-            self.records()?.into_iter().map(|record| (record.document.id.clone(), record)).collect();
+        let known: HashMap<DocumentId, Record> = self
+            .records()?
+            .into_iter()
+            .map(|record| (record.document.id.clone(), record))
+            .collect();
         let mut report = SyncReport::default();
         let roots = roots(docs, &mut report);
         let total = roots.iter().map(|root| root.files.len()).sum();
@@ -100,7 +103,12 @@ impl Library {
                 done += 1;
                 let relative = relative(path, &root.base);
                 let id = DocumentId::from_path(&root.name, &relative);
-                let file = File { id: &id, path, relative: &relative, source: &source };
+                let file = File {
+                    id: &id,
+                    path,
+                    relative: &relative,
+                    source: &source,
+                };
                 let kept = self.follow(&file, (docs, &rules), known.get(&id), (&mut batch, &mut report))?;
                 if kept {
                     seen.insert(id);
@@ -112,9 +120,10 @@ impl Library {
             let gone = known.values().map(|record| &record.document).filter(|document| {
                 document.source == source
                     && !seen.contains(&document.id)
-                    && (root.whole || root.files.iter().any(|path| {
-                        DocumentId::from_path(&root.name, &relative(path, &root.base)) == document.id
-                    }))
+                    && (root.whole
+                        || root.files.iter().any(|path| {
+                            DocumentId::from_path(&root.name, &relative(path, &root.base)) == document.id
+                        }))
             });
             for document in gone {
                 report.removed += 1;
@@ -134,7 +143,8 @@ impl Library {
         (batch, report): (&mut Batch, &mut SyncReport),
     ) -> Result<bool, RetrievalError> {
         if old.is_some_and(|old| old.document.source != file.source) {
-            let reason = "its document id is taken by a document from elsewhere; remove that one first".to_owned();
+            let reason =
+                "its document id is taken by a document from elsewhere; remove that one first".to_owned();
             report.failed.push((file.path.to_owned(), reason));
             return Ok(true);
         }
@@ -146,7 +156,10 @@ impl Library {
             }
         };
         let groups = rules.of(file.relative);
-        let origin = Origin { source: file.source, groups: groups.as_ref() };
+        let origin = Origin {
+            source: file.source,
+            groups: groups.as_ref(),
+        };
         if old.is_some_and(|old| self.is_current(old, &fingerprint(&document, origin), file.source)) {
             report.unchanged += 1;
             return Ok(true);
@@ -155,7 +168,11 @@ impl Library {
             Ok(entries) => {
                 batch.bytes += document.text.len();
                 batch.changes.push(Change::Put(Box::new(entries)));
-                *if old.is_some() { &mut report.updated } else { &mut report.added } += 1;
+                *if old.is_some() {
+                    &mut report.updated
+                } else {
+                    &mut report.added
+                } += 1;
                 Ok(true)
             }
             Err(RetrievalError::Malformed { problem, .. }) => {
@@ -183,21 +200,29 @@ struct Unread {
 }
 
 fn read(file: &File<'_>, docs: &DocsConfig) -> Result<Document, Unread> {
-    let broken = |reason: &str| Unread { reason: reason.to_owned(), keep: false };
+    let broken = |reason: &str| Unread {
+        reason: reason.to_owned(),
+        keep: false,
+    };
     let unreadable = |error: std::io::Error| Unread {
         keep: error.kind() != std::io::ErrorKind::NotFound,
         reason: error.to_string(),
     };
     let size = std::fs::metadata(file.path).map_err(unreadable)?.len();
     if size > MAX_FILE_BYTES {
-        return Err(broken(&format!("it has {size} bytes, more than {MAX_FILE_BYTES}")));
+        return Err(broken(&format!(
+            "it has {size} bytes, more than {MAX_FILE_BYTES}"
+        )));
     }
     let bytes = std::fs::read(file.path).map_err(unreadable)?;
     if bytes.contains(&0) {
         return Err(broken("it is binary"));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        broken(&format!("it is not valid UTF-8 at byte {}", error.utf8_error().valid_up_to()))
+        broken(&format!(
+            "it is not valid UTF-8 at byte {}",
+            error.utf8_error().valid_up_to()
+        ))
     })?;
     let url = docs.base_url.as_ref().map(|base| link(base, file.relative));
     Ok(Document {
@@ -238,7 +263,10 @@ fn format_of(path: &Path) -> Option<Format> {
 
 fn relative(path: &Path, base: &Path) -> String {
     let path = path.strip_prefix(base).unwrap_or(path);
-    path.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+    path.components()
+        .map(|part| part.as_os_str().to_string_lossy())
+        .collect::<Vec<_>>()
+        .join("/")
 }
 
 /// Looks at what is configured; what can not be read is reported and left as it is in the index.
@@ -246,7 +274,12 @@ fn roots(docs: &DocsConfig, report: &mut SyncReport) -> Vec<Root> {
     let mut roots: Vec<Root> = Vec::new();
     for path in &docs.paths {
         match root(path, report) {
-            Ok(root) if root.whole && roots.iter().any(|other| other.name == root.name && other.base != root.base) => {
+            Ok(root)
+                if root.whole
+                    && roots
+                        .iter()
+                        .any(|other| other.name == root.name && other.base != root.base) =>
+            {
                 let reason = format!("another folder is also named {}; rename one of them", root.name);
                 report.failed.push((path.clone(), reason));
             }
@@ -260,19 +293,29 @@ fn roots(docs: &DocsConfig, report: &mut SyncReport) -> Vec<Root> {
 fn root(path: &Path, report: &mut SyncReport) -> Result<Root, String> {
     let path = path.canonicalize().map_err(|error| error.to_string())?;
     let whole = path.is_dir();
-    let base = if whole { path.clone() } else { path.parent().unwrap_or(&path).to_owned() };
-    let name = base.file_name().map_or_else(|| "root".to_owned(), |name| name.to_string_lossy().into_owned());
+    let base = if whole {
+        path.clone()
+    } else {
+        path.parent().unwrap_or(&path).to_owned()
+    };
+    let name = base
+        .file_name()
+        .map_or_else(|| "root".to_owned(), |name| name.to_string_lossy().into_owned());
     if !whole {
         format_of(&path).ok_or("its extension is none of md, markdown, html, htm, xhtml, txt, text")?;
-        return Ok(Root { name, base, files: vec![path], whole });
+        return Ok(Root {
+            name,
+            base,
+            files: vec![path],
+            whole,
+        });
     }
     let mut files = Vec::new();
     let mut complete = true;
     // Links are not followed: they could lead out of the folder, or around in circles.
     let entries = walkdir::WalkDir::new(&path).sort_by_file_name().into_iter();
-    let hidden = |entry: &walkdir::DirEntry| {
-        entry.depth() > 0 && entry.file_name().to_string_lossy().starts_with('.')
-    };
+    let hidden =
+        |entry: &walkdir::DirEntry| entry.depth() > 0 && entry.file_name().to_string_lossy().starts_with('.');
     for entry in entries.filter_entry(|entry| !hidden(entry)) {
         match entry {
             Ok(entry) if entry.file_type().is_file() && format_of(entry.path()).is_some() => {
@@ -287,7 +330,12 @@ fn root(path: &Path, report: &mut SyncReport) -> Result<Root, String> {
         }
     }
     // Nothing is removed on the word of a walk that did not see everything.
-    Ok(Root { name, base, files, whole: complete })
+    Ok(Root {
+        name,
+        base,
+        files,
+        whole: complete,
+    })
 }
 
 /// Which groups a folder's pages belong to.
@@ -300,16 +348,26 @@ impl GroupRules {
                 document: format!("docs.folder_groups {glob:?}"),
                 problem,
             };
-            let matcher = Glob::new(glob).map_err(|error| malformed(error.to_string()))?.compile_matcher();
+            let matcher = Glob::new(glob)
+                .map_err(|error| malformed(error.to_string()))?
+                .compile_matcher();
             let groups = group_names(&names.join(",")).map_err(malformed)?;
             Ok((matcher, groups))
         };
-        docs.folder_groups.iter().map(rule).collect::<Result<_, _>>().map(Self)
+        docs.folder_groups
+            .iter()
+            .map(rule)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 
     /// The groups of every rule that matches, `None` when none does.
     fn of(&self, relative: &str) -> Option<Groups> {
-        let mut matching = self.0.iter().filter(|(glob, _)| glob.is_match(relative)).map(|(_, groups)| groups);
+        let mut matching = self
+            .0
+            .iter()
+            .filter(|(glob, _)| glob.is_match(relative))
+            .map(|(_, groups)| groups);
         let first = matching.next()?.clone();
         // A page under two rules is for those whom both name; nobody at all would be an unreachable page, so then the
         // last rule in the order of the configuration, the most specific by name, holds.
@@ -340,8 +398,16 @@ mod tests {
             write(folder.path(), path, text);
         }
         let library = Library::open(index.path(), &RetrievalConfig::default(), None).unwrap();
-        let docs = DocsConfig { paths: vec![folder.path().to_owned()], ..DocsConfig::default() };
-        Setting { folder, _index: index, library, docs }
+        let docs = DocsConfig {
+            paths: vec![folder.path().to_owned()],
+            ..DocsConfig::default()
+        };
+        Setting {
+            folder,
+            _index: index,
+            library,
+            docs,
+        }
     }
 
     fn write(folder: &Path, path: &str, text: impl AsRef<[u8]>) {
@@ -363,22 +429,54 @@ mod tests {
 
     #[test]
     fn only_the_changed_file_is_touched() {
-        let set = setting(&[("a.md", "# A\n\napples"), ("b/c.html", "<p>bananas</p>"), ("d.txt", "cherries")]);
-        assert_eq!(set.sync(), SyncReport { added: 3, ..SyncReport::default() });
+        let set = setting(&[
+            ("a.md", "# A\n\napples"),
+            ("b/c.html", "<p>bananas</p>"),
+            ("d.txt", "cherries"),
+        ]);
+        assert_eq!(
+            set.sync(),
+            SyncReport {
+                added: 3,
+                ..SyncReport::default()
+            }
+        );
         let version = set.library.index_version();
         let record = |library: &Library| {
             let records = library.records().unwrap();
-            records.into_iter().map(|r| (r.document.id.to_string(), r.document.updated)).collect::<HashMap<_, _>>()
+            records
+                .into_iter()
+                .map(|r| (r.document.id.to_string(), r.document.updated))
+                .collect::<HashMap<_, _>>()
         };
         let before = record(&set.library);
-        assert_eq!(set.sync(), SyncReport { unchanged: 3, ..SyncReport::default() });
+        assert_eq!(
+            set.sync(),
+            SyncReport {
+                unchanged: 3,
+                ..SyncReport::default()
+            }
+        );
         assert_eq!(set.library.index_version(), version);
         std::thread::sleep(std::time::Duration::from_millis(5));
         write(set.folder.path(), "a.md", "# A\n\napricots");
-        assert_eq!(set.sync(), SyncReport { updated: 1, unchanged: 2, ..SyncReport::default() });
+        assert_eq!(
+            set.sync(),
+            SyncReport {
+                updated: 1,
+                unchanged: 2,
+                ..SyncReport::default()
+            }
+        );
         assert_ne!(set.library.index_version(), version);
         let after = record(&set.library);
-        assert_eq!(before.iter().filter(|(id, updated)| after[*id] != **updated).count(), 1);
+        assert_eq!(
+            before
+                .iter()
+                .filter(|(id, updated)| after[*id] != **updated)
+                .count(),
+            1
+        );
         assert_eq!(set.found("apricots", None), ["apricots"]);
         assert!(set.found("apples", None).is_empty());
     }
@@ -398,11 +496,21 @@ mod tests {
         };
         set.library.put(&own).unwrap();
         std::fs::remove_file(set.folder.path().join("a.md")).unwrap();
-        assert_eq!(set.sync(), SyncReport { removed: 1, unchanged: 1, ..SyncReport::default() });
+        assert_eq!(
+            set.sync(),
+            SyncReport {
+                removed: 1,
+                unchanged: 1,
+                ..SyncReport::default()
+            }
+        );
         assert!(set.found("apples", None).is_empty());
         assert_eq!(set.found("cherries", None), ["cherries"]);
         // A folder that is not there at this moment keeps its documents.
-        let away = DocsConfig { paths: vec![set.folder.path().join("missing")], ..DocsConfig::default() };
+        let away = DocsConfig {
+            paths: vec![set.folder.path().join("missing")],
+            ..DocsConfig::default()
+        };
         let report = set.library.sync_folders(&away, &mut |_| {}).unwrap();
         assert_eq!((report.removed, report.failed.len()), (0, 1));
     }
@@ -433,20 +541,37 @@ mod tests {
             ("people/private/own.md", "---\ngroups: legal\n---\nlawsuits"),
             ("people/open.md", "holidays"),
         ]);
-        set.docs.folder_groups.insert("people/private/**".into(), vec!["hr".into()]);
+        set.docs
+            .folder_groups
+            .insert("people/private/**".into(), vec!["hr".into()]);
         set.docs.base_url = Some("https://intranet.example/docs/".into());
         set.sync();
         let groups = |name: &str| Groups::from([name.to_owned()]);
-        assert_eq!(set.found("salaries lawsuits holidays", Some(&groups("hr"))).len(), 2);
-        assert_eq!(set.found("salaries lawsuits", Some(&groups("legal"))), ["lawsuits"]);
-        assert_eq!(set.found("salaries lawsuits holidays", Some(&Groups::new())), ["holidays"]);
+        assert_eq!(
+            set.found("salaries lawsuits holidays", Some(&groups("hr"))).len(),
+            2
+        );
+        assert_eq!(
+            set.found("salaries lawsuits", Some(&groups("legal"))),
+            ["lawsuits"]
+        );
+        assert_eq!(
+            set.found("salaries lawsuits holidays", Some(&Groups::new())),
+            ["holidays"]
+        );
         // A change of the rules is a change of the documents.
         set.docs.folder_groups.clear();
         assert_eq!(set.sync().updated, 2);
         assert_eq!(set.found("salaries", Some(&Groups::new())), ["salaries"]);
         let (documents, _) = set.library.documents(None, None, 10).unwrap();
-        let open = documents.iter().find(|document| document.id.as_str().ends_with("open.md")).unwrap();
-        assert_eq!(open.url.as_deref(), Some("https://intranet.example/docs/people/open.md"));
+        let open = documents
+            .iter()
+            .find(|document| document.id.as_str().ends_with("open.md"))
+            .unwrap();
+        assert_eq!(
+            open.url.as_deref(),
+            Some("https://intranet.example/docs/people/open.md")
+        );
     }
 
     #[test]
@@ -455,7 +580,13 @@ mod tests {
         set.sync();
         write(set.folder.path(), "a.md", "apricots");
         set.docs.paths = vec![set.folder.path().join("a.md")];
-        assert_eq!(set.sync(), SyncReport { updated: 1, ..SyncReport::default() });
+        assert_eq!(
+            set.sync(),
+            SyncReport {
+                updated: 1,
+                ..SyncReport::default()
+            }
+        );
         assert_eq!(set.found("bananas", None), ["bananas"]);
     }
 }

@@ -31,7 +31,9 @@ pub struct Library {
 
 impl std::fmt::Debug for Library {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Library").field("index_version", &self.index_version()).finish_non_exhaustive()
+        f.debug_struct("Library")
+            .field("index_version", &self.index_version())
+            .finish_non_exhaustive()
     }
 }
 
@@ -66,7 +68,12 @@ impl Library {
         config: &RetrievalConfig,
         encoder: Option<Arc<SentenceEncoder>>,
     ) -> Result<Self, RetrievalError> {
-        Ok(Self { store: Store::open(dir)?, config: config.clone(), encoder, walking: Mutex::new(()) })
+        Ok(Self {
+            store: Store::open(dir)?,
+            config: config.clone(),
+            encoder,
+            walking: Mutex::new(()),
+        })
     }
 
     /// Puts a document in place of the one with its id. When it returns, the document is durable and can be found.
@@ -74,15 +81,25 @@ impl Library {
     /// # Errors
     /// When its front matter can not be read, the disk is full, or the index fails; then nothing has changed.
     pub fn put(&self, document: &Document) -> Result<PutOutcome, RetrievalError> {
-        let origin = Origin { source: API, groups: None };
+        let origin = Origin {
+            source: API,
+            groups: None,
+        };
         let fingerprint = fingerprint(document, origin);
         let old = self.record(&document.id)?;
-        if old.as_ref().is_some_and(|old| self.is_current(old, &fingerprint, API)) {
+        if old
+            .as_ref()
+            .is_some_and(|old| self.is_current(old, &fingerprint, API))
+        {
             return Ok(PutOutcome::Unchanged);
         }
         let entries = self.prepare(document, origin)?;
         self.store.write(vec![Change::Put(Box::new(entries))])?;
-        Ok(if old.is_some() { PutOutcome::Updated } else { PutOutcome::Created })
+        Ok(if old.is_some() {
+            PutOutcome::Updated
+        } else {
+            PutOutcome::Created
+        })
     }
 
     /// Puts many documents in one commit: all of them or none.
@@ -90,9 +107,16 @@ impl Library {
     /// # Errors
     /// As [`Library::put`], for any of them.
     pub fn put_all(&self, documents: &[Document]) -> Result<(), RetrievalError> {
-        let origin = Origin { source: API, groups: None };
-        let prepare = |document| self.prepare(document, origin).map(|entries| Change::Put(Box::new(entries)));
-        self.store.write(documents.iter().map(prepare).collect::<Result<_, _>>()?)
+        let origin = Origin {
+            source: API,
+            groups: None,
+        };
+        let prepare = |document| {
+            self.prepare(document, origin)
+                .map(|entries| Change::Put(Box::new(entries)))
+        };
+        self.store
+            .write(documents.iter().map(prepare).collect::<Result<_, _>>()?)
     }
 
     /// Removes a document; `false` when there was none. When it returns, the document is found no more.
@@ -111,11 +135,20 @@ impl Library {
     ///
     /// # Errors
     /// When the index fails.
-    pub fn document(&self, id: &DocumentId, groups: Option<&Groups>) -> Result<Option<StoredDocument>, RetrievalError> {
+    pub fn document(
+        &self,
+        id: &DocumentId,
+        groups: Option<&Groups>,
+    ) -> Result<Option<StoredDocument>, RetrievalError> {
         let (snapshot, fields) = (self.store.snapshot(), &self.store.fields);
-        let Some((address, record)) = snapshot.record(fields, id, groups)? else { return Ok(None) };
+        let Some((address, record)) = snapshot.record(fields, id, groups)? else {
+            return Ok(None);
+        };
         let entry: TantivyDocument = snapshot.searcher.doc(address)?;
-        Ok(Some(StoredDocument { text: Some(fields.text(&entry, fields.source).to_owned()), ..record.document }))
+        Ok(Some(StoredDocument {
+            text: Some(fields.text(&entry, fields.source).to_owned()),
+            ..record.document
+        }))
     }
 
     /// Visible documents without their text, the last changed first, and where the next page begins. `after` is what
@@ -134,7 +167,11 @@ impl Library {
         let mut places = Vec::new();
         for address in snapshot.all(fields, DOCUMENT, groups)? {
             let segment = snapshot.searcher.segment_reader(address.segment_ord);
-            let updated = segment.fast_fields().i64("updated")?.first(address.doc_id).unwrap_or_default();
+            let updated = segment
+                .fast_fields()
+                .i64("updated")?
+                .first(address.doc_id)
+                .unwrap_or_default();
             // Only pages from the cursor's time on can be on this page.
             if after.as_ref().is_none_or(|after| updated <= after.updated) {
                 places.push((std::cmp::Reverse(updated), address));
@@ -149,7 +186,11 @@ impl Library {
                 documents.push(self.read_record(&snapshot, *address)?.document);
             }
             documents.sort_unstable_by(|a, b| a.id.cmp(&b.id));
-            page.extend(documents.into_iter().filter(|document| after.as_ref().is_none_or(|after| after.precedes(document))));
+            page.extend(
+                documents
+                    .into_iter()
+                    .filter(|document| after.as_ref().is_none_or(|after| after.precedes(document))),
+            );
             if page.len() > limit {
                 break;
             }
@@ -171,7 +212,10 @@ impl Library {
     ///
     /// # Errors
     /// As [`Library::search`].
-    pub fn search_with_features(&self, query: &SearchQuery<'_>) -> Result<(Found, Option<Features>), RetrievalError> {
+    pub fn search_with_features(
+        &self,
+        query: &SearchQuery<'_>,
+    ) -> Result<(Found, Option<Features>), RetrievalError> {
         let (snapshot, fields) = (self.store.snapshot(), &self.store.fields);
         let vector = match &self.encoder {
             Some(encoder) if self.config.semantic_weight > 0.0 && !query.text.trim().is_empty() => {
@@ -181,7 +225,12 @@ impl Library {
         };
         let question = Question::new(query.text, &snapshot.languages, vector.map(Vec::from));
         // The evidence looks at four.
-        let ranking = rank((&snapshot, fields), &question, (query.groups, query.k.max(4)), &self.config)?;
+        let ranking = rank(
+            (&snapshot, fields),
+            &question,
+            (query.groups, query.k.max(4)),
+            &self.config,
+        )?;
         let features = Features::of(&ranking);
         let Ranking { hits, .. } = ranking;
         let passages = hits
@@ -190,14 +239,25 @@ impl Library {
             .map(|hit| self.read_passage(&snapshot, hit.address, hit.score))
             .collect::<Result<_, _>>()?;
         let evidence = features.map_or(0.0, |features| features.likelihood());
-        Ok((Found { passages, evidence, index_version: snapshot.version() }, features))
+        Ok((
+            Found {
+                passages,
+                evidence,
+                index_version: snapshot.version(),
+            },
+            features,
+        ))
     }
 
     /// A passage by its id, when a member of `groups` may see it.
     ///
     /// # Errors
     /// When the index fails.
-    pub fn passage(&self, passage_id: &str, groups: Option<&Groups>) -> Result<Option<Passage>, RetrievalError> {
+    pub fn passage(
+        &self,
+        passage_id: &str,
+        groups: Option<&Groups>,
+    ) -> Result<Option<Passage>, RetrievalError> {
         let (snapshot, fields) = (self.store.snapshot(), &self.store.fields);
         let id = Term::from_field_text(fields.passage_id, passage_id);
         match snapshot.one(&visible(fields, PASSAGE, groups, Some(id)))? {
@@ -219,7 +279,11 @@ impl Library {
     pub fn stats(&self) -> Result<Stats, RetrievalError> {
         let (snapshot, fields) = (self.store.snapshot(), &self.store.fields);
         let passages = snapshot.all(fields, PASSAGE, None)?;
-        let has_vector = |place: &&DocAddress| snapshot.vectors[place.segment_ord as usize].get(place.doc_id).is_some();
+        let has_vector = |place: &&DocAddress| {
+            snapshot.vectors[place.segment_ord as usize]
+                .get(place.doc_id)
+                .is_some()
+        };
         Ok(Stats {
             documents: snapshot.all(fields, DOCUMENT, None)?.len() as u64,
             encoded: passages.iter().filter(has_vector).count() as u64,
@@ -232,7 +296,10 @@ impl Library {
         let snapshot = self.store.snapshot();
         let mut places = snapshot.all(&self.store.fields, DOCUMENT, None)?;
         places.sort_unstable();
-        places.into_iter().map(|address| self.read_record(&snapshot, address)).collect()
+        places
+            .into_iter()
+            .map(|address| self.read_record(&snapshot, address))
+            .collect()
     }
 
     /// Whether a document is in the index just as it would be written now.
@@ -240,13 +307,22 @@ impl Library {
         old.fingerprint == fingerprint
             && old.document.source == source
             && old.splitter == self.splitter()
-            && self.encoder.as_ref().is_none_or(|encoder| old.encoder.as_deref() == Some(encoder.id()))
+            && self
+                .encoder
+                .as_ref()
+                .is_none_or(|encoder| old.encoder.as_deref() == Some(encoder.id()))
     }
 
     /// Splits, analyses and encodes a document.
     pub(super) fn prepare(&self, document: &Document, origin: Origin<'_>) -> Result<Entries, RetrievalError> {
         let parsed = parse(document)?;
-        let groups = document.groups.as_ref().or(parsed.groups.as_ref()).or(origin.groups).cloned().unwrap_or_default();
+        let groups = document
+            .groups
+            .as_ref()
+            .or(parsed.groups.as_ref())
+            .or(origin.groups)
+            .cloned()
+            .unwrap_or_default();
         let pieces = split::split(&parsed.sections, self.config.passage_tokens);
         let stored: Vec<StoredPassage> = pieces
             .into_iter()
@@ -282,7 +358,13 @@ impl Library {
             }
             None => Vec::new(),
         };
-        let language = language_of(&stored.iter().map(|passage| passage.text.as_str()).collect::<Vec<_>>().join("\n"));
+        let language = language_of(
+            &stored
+                .iter()
+                .map(|passage| passage.text.as_str())
+                .collect::<Vec<_>>()
+                .join("\n"),
+        );
         let mut entries = vec![self.document_entry(&record, &document.text)?];
         let mut analyser = Analyser::new(language);
         for (position, passage) in stored.iter().enumerate() {
@@ -297,7 +379,11 @@ impl Library {
 
     /// Writes prepared changes in one commit.
     pub(super) fn write(&self, changes: Vec<Change>) -> Result<(), RetrievalError> {
-        if changes.is_empty() { Ok(()) } else { self.store.write(changes) }
+        if changes.is_empty() {
+            Ok(())
+        } else {
+            self.store.write(changes)
+        }
     }
 
     fn document_entry(&self, record: &Record, source: &str) -> Result<TantivyDocument, RetrievalError> {
@@ -325,7 +411,10 @@ impl Library {
         let mut entry = TantivyDocument::default();
         entry.add_text(fields.kind, PASSAGE);
         entry.add_text(fields.document_id, record.document.id.as_str());
-        entry.add_text(fields.passage_id, format!("{}#{position}-{digest}", record.document.id));
+        entry.add_text(
+            fields.passage_id,
+            format!("{}#{position}-{digest}", record.document.id),
+        );
         for term in access_terms(&passage.groups) {
             entry.add_text(fields.access, term);
         }
@@ -343,17 +432,43 @@ impl Library {
     }
 
     fn read_record(&self, snapshot: &Snapshot, address: DocAddress) -> Result<Record, RetrievalError> {
-        self.store.fields.stored(&snapshot.searcher.doc::<TantivyDocument>(address)?)
+        self.store
+            .fields
+            .stored(&snapshot.searcher.doc::<TantivyDocument>(address)?)
     }
 
-    fn read_passage(&self, snapshot: &Snapshot, address: DocAddress, score: f32) -> Result<Passage, RetrievalError> {
+    fn read_passage(
+        &self,
+        snapshot: &Snapshot,
+        address: DocAddress,
+        score: f32,
+    ) -> Result<Passage, RetrievalError> {
         let fields = &self.store.fields;
         let entry: TantivyDocument = snapshot.searcher.doc(address)?;
-        let StoredPassage { title, heading_path, url, text, groups } = fields.stored(&entry)?;
-        let document_id = DocumentId::parse(fields.text(&entry, fields.document_id))
-            .map_err(|error| RetrievalError::Malformed { document: error.value.clone(), problem: error.to_string() })?;
+        let StoredPassage {
+            title,
+            heading_path,
+            url,
+            text,
+            groups,
+        } = fields.stored(&entry)?;
+        let document_id = DocumentId::parse(fields.text(&entry, fields.document_id)).map_err(|error| {
+            RetrievalError::Malformed {
+                document: error.value.clone(),
+                problem: error.to_string(),
+            }
+        })?;
         let passage_id = fields.text(&entry, fields.passage_id).to_owned();
-        Ok(Passage { document_id, passage_id, title, heading_path, url, text, score, groups })
+        Ok(Passage {
+            document_id,
+            passage_id,
+            title,
+            heading_path,
+            url,
+            text,
+            score,
+            groups,
+        })
     }
 
     fn splitter(&self) -> String {
@@ -401,18 +516,27 @@ struct Cursor {
 
 impl Cursor {
     fn of(document: &StoredDocument) -> Self {
-        Self { updated: document.updated.0, id: document.id.to_string() }
+        Self {
+            updated: document.updated.0,
+            id: document.id.to_string(),
+        }
     }
 
     fn parse(text: &str) -> Result<Self, RetrievalError> {
         text.split_once('.')
-            .and_then(|(updated, id)| Some(Self { updated: updated.parse().ok()?, id: id.to_owned() }))
+            .and_then(|(updated, id)| {
+                Some(Self {
+                    updated: updated.parse().ok()?,
+                    id: id.to_owned(),
+                })
+            })
             .ok_or_else(|| RetrievalError::Cursor)
     }
 
     /// Whether a document comes after this place.
     fn precedes(&self, document: &StoredDocument) -> bool {
-        document.updated.0 < self.updated || (document.updated.0 == self.updated && document.id.as_str() > self.id.as_str())
+        document.updated.0 < self.updated
+            || (document.updated.0 == self.updated && document.id.as_str() > self.id.as_str())
     }
 }
 

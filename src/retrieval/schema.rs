@@ -6,7 +6,8 @@
 use serde::{Deserialize, Serialize};
 use tantivy::TantivyDocument;
 use tantivy::schema::{
-    BytesOptions, FAST, Field, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions, Value,
+    BytesOptions, FAST, Field, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions,
+    Value,
 };
 
 use super::RetrievalError;
@@ -54,7 +55,9 @@ impl Fields {
         let mut builder = Schema::builder();
         // The terms come tokenised; the tokenizer's name is a formality. Frequencies are scored, positions are not.
         let terms = TextOptions::default().set_indexing_options(
-            TextFieldIndexing::default().set_tokenizer("raw").set_index_option(IndexRecordOption::WithFreqs),
+            TextFieldIndexing::default()
+                .set_tokenizer("raw")
+                .set_index_option(IndexRecordOption::WithFreqs),
         );
         Self {
             kind: builder.add_text_field("kind", STRING),
@@ -74,16 +77,24 @@ impl Fields {
 
     /// The text of a stored field.
     pub(super) fn text<'a>(&self, entry: &'a TantivyDocument, field: Field) -> &'a str {
-        entry.get_first(field).and_then(|value| value.as_str()).unwrap_or_default()
+        entry
+            .get_first(field)
+            .and_then(|value| value.as_str())
+            .unwrap_or_default()
     }
 
     /// Reads the stored part of an entry.
     ///
     /// # Errors
     /// When it was not written by this version.
-    pub(super) fn stored<T: serde::de::DeserializeOwned>(&self, entry: &TantivyDocument) -> Result<T, RetrievalError> {
+    pub(super) fn stored<T: serde::de::DeserializeOwned>(
+        &self,
+        entry: &TantivyDocument,
+    ) -> Result<T, RetrievalError> {
         serde_json::from_str(self.text(entry, self.stored)).map_err(|error| {
-            RetrievalError::Index(tantivy::TantivyError::InternalError(format!("a stored entry is not readable: {error}")))
+            RetrievalError::Index(tantivy::TantivyError::InternalError(format!(
+                "a stored entry is not readable: {error}"
+            )))
         })
     }
 }
@@ -112,12 +123,18 @@ pub(super) struct StoredPassage {
 
 /// What `access` holds for something that only these groups may see.
 pub(super) fn access_terms(groups: &Groups) -> Vec<String> {
-    if groups.is_empty() { vec![PUBLIC.to_owned()] } else { groups.iter().map(|name| group_term(name)).collect() }
+    if groups.is_empty() {
+        vec![PUBLIC.to_owned()]
+    } else {
+        groups.iter().map(|name| group_term(name)).collect()
+    }
 }
 
 /// What a member of these groups may see.
 pub(super) fn visible_terms(groups: &Groups) -> Vec<String> {
-    std::iter::once(PUBLIC.to_owned()).chain(groups.iter().map(|name| group_term(name))).collect()
+    std::iter::once(PUBLIC.to_owned())
+        .chain(groups.iter().map(|name| group_term(name)))
+        .collect()
 }
 
 fn group_term(name: &str) -> String {

@@ -70,10 +70,19 @@ impl Question {
             // A word such as `wi-fi` has several terms; each language gives them in the same order unless one of them
             // is a stop word there, so the words are cut first.
             for part in word.split(|c: char| !c.is_alphanumeric() && !"'’".contains(c)) {
-                let variants: Vec<Vec<String>> = analysers.iter_mut().map(|analyser| analyser.terms(part)).collect();
+                let variants: Vec<Vec<String>> = analysers
+                    .iter_mut()
+                    .map(|analyser| analyser.terms(part))
+                    .collect();
                 let longest = variants.iter().map(Vec::len).max().unwrap_or(0);
                 for position in 0..longest {
-                    add(&mut terms, variants.iter().filter_map(|terms| terms.get(position).cloned()).collect());
+                    add(
+                        &mut terms,
+                        variants
+                            .iter()
+                            .filter_map(|terms| terms.get(position).cloned())
+                            .collect(),
+                    );
                 }
             }
         }
@@ -116,7 +125,12 @@ pub(super) fn rank(
             }
             scorer.advance();
         }
-        segments.push(Segment::new(reader, vectors, documents, (fields, config.title_boost))?);
+        segments.push(Segment::new(
+            reader,
+            vectors,
+            documents,
+            (fields, config.title_boost),
+        )?);
     }
     let statistics = Statistics::of(&segments, config);
     let mut lexical_limit = 0.0;
@@ -126,7 +140,10 @@ pub(super) fn rank(
         lexical_limit += limit;
         rarity += weight;
     }
-    Ok(Ranking { hits: fuse(&segments, question, rarity, (config.semantic_weight, k)), lexical_limit })
+    Ok(Ranking {
+        hits: fuse(&segments, question, rarity, (config.semantic_weight, k)),
+        lexical_limit,
+    })
 }
 
 /// What BM25 needs to know about the visible passages as a whole.
@@ -143,7 +160,12 @@ impl Statistics {
         let passages: usize = segments.iter().map(|segment| segment.documents.len()).sum();
         let length: f64 = segments
             .iter()
-            .flat_map(|segment| segment.documents.iter().map(|document| segment.lengths[*document as usize]))
+            .flat_map(|segment| {
+                segment
+                    .documents
+                    .iter()
+                    .map(|document| segment.lengths[*document as usize])
+            })
             .map(f64::from)
             .sum();
         Self {
@@ -218,7 +240,9 @@ impl<'a> Segment<'a> {
     fn count(&mut self, field: Field, term: &str, boost: f32) -> Result<(), TantivyError> {
         let inverted = self.reader.inverted_index(field)?;
         let term = Term::from_field_text(field, term);
-        let Some(mut postings) = inverted.read_postings(&term, IndexRecordOption::WithFreqs)? else { return Ok(()) };
+        let Some(mut postings) = inverted.read_postings(&term, IndexRecordOption::WithFreqs)? else {
+            return Ok(());
+        };
         while postings.doc() != TERMINATED {
             let document = postings.doc() as usize;
             if self.is_visible[document] {
@@ -265,8 +289,16 @@ fn score_term(
 }
 
 /// Fuses BM25, as a share of the best passage's, with the cosine.
-fn fuse(segments: &[Segment<'_>], question: &Question, rarity: f32, (semantic_weight, k): (f32, usize)) -> Vec<Hit> {
-    let best = segments.iter().flat_map(|s| s.lexical.iter().copied()).fold(0.0_f32, f32::max);
+fn fuse(
+    segments: &[Segment<'_>],
+    question: &Question,
+    rarity: f32,
+    (semantic_weight, k): (f32, usize),
+) -> Vec<Hit> {
+    let best = segments
+        .iter()
+        .flat_map(|s| s.lexical.iter().copied())
+        .fold(0.0_f32, f32::max);
     let vector = question.vector.as_deref().filter(|_| semantic_weight > 0.0);
     let semantic_weight = if vector.is_some() { semantic_weight } else { 0.0 };
     let mut hits = Vec::new();
@@ -279,9 +311,19 @@ fn fuse(segments: &[Segment<'_>], question: &Question, rarity: f32, (semantic_we
             }
             let share = if best > 0.0 { lexical / best } else { 0.0 };
             let score = semantic_weight * cosine.unwrap_or(0.0) + (1.0 - semantic_weight) * share;
-            let coverage = if rarity > 0.0 { segment.matched[document as usize] / rarity } else { 0.0 };
+            let coverage = if rarity > 0.0 {
+                segment.matched[document as usize] / rarity
+            } else {
+                0.0
+            };
             let address = DocAddress::new(ordinal, document);
-            hits.push(Hit { address, score, lexical, cosine, coverage });
+            hits.push(Hit {
+                address,
+                score,
+                lexical,
+                cosine,
+                coverage,
+            });
         }
     }
     let order = |a: &Hit, b: &Hit| b.score.total_cmp(&a.score).then(a.address.cmp(&b.address));

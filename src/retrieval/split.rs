@@ -25,7 +25,10 @@ pub(super) struct Piece {
 pub(super) fn split(sections: &[Section], tokens: usize) -> Vec<Piece> {
     let budget = tokens.saturating_mul(BYTES_PER_TOKEN);
     let pieces = sections.iter().flat_map(|section| {
-        pack(&section.blocks, budget).into_iter().map(|text| Piece { path: section.path.clone(), text })
+        pack(&section.blocks, budget).into_iter().map(|text| Piece {
+            path: section.path.clone(),
+            text,
+        })
     });
     merge_short(pieces, budget)
 }
@@ -53,7 +56,11 @@ fn units(block: &str, budget: usize) -> Vec<&str> {
     if block.len() <= budget {
         return vec![block];
     }
-    let mut lines = block.lines().map(str::trim_end).filter(|line| !line.trim().is_empty()).peekable();
+    let mut lines = block
+        .lines()
+        .map(str::trim_end)
+        .filter(|line| !line.trim().is_empty())
+        .peekable();
     let mut units = Vec::new();
     while let Some(line) = lines.next() {
         if line.len() <= budget {
@@ -93,7 +100,10 @@ fn words<'a>(line: &'a str, range: std::ops::Range<usize>, budget: usize, units:
         while !line.is_char_boundary(cut) {
             cut -= 1;
         }
-        if let Some(space) = line[start..cut].rfind(char::is_whitespace).filter(|space| *space > 0) {
+        if let Some(space) = line[start..cut]
+            .rfind(char::is_whitespace)
+            .filter(|space| *space > 0)
+        {
             cut = start + space;
         }
         units.push(line[start..cut].trim());
@@ -110,7 +120,11 @@ fn merge_short(pieces: impl Iterator<Item = Piece>, budget: usize) -> Vec<Piece>
     let mut joined = false;
     for piece in pieces {
         let mergeable = merged.last().is_some_and(|last| {
-            let parent = if joined { last.path.as_slice() } else { parent(&last.path) };
+            let parent = if joined {
+                last.path.as_slice()
+            } else {
+                parent(&last.path)
+            };
             piece.path != last.path
                 && !piece.path.is_empty()
                 && (joined || !last.path.is_empty())
@@ -162,12 +176,19 @@ mod tests {
     #[test]
     fn a_section_within_the_budget_is_one_passage() {
         let pieces = split(&[section(&["A"], &["one", "two"])], 160);
-        assert_eq!(pieces, [Piece { path: vec!["A".into()], text: "one\ntwo".into() }]);
+        assert_eq!(
+            pieces,
+            [Piece {
+                path: vec!["A".into()],
+                text: "one\ntwo".into()
+            }]
+        );
     }
 
     #[test]
     fn long_paragraphs_split_at_sentences() {
-        let text = "This is the first sentence here. This is the second sentence here. And now the third one comes.";
+        let text =
+            "This is the first sentence here. This is the second sentence here. And now the third one comes.";
         let pieces = split(&[section(&["A"], &[text])], 10);
         assert_eq!(
             pieces.iter().map(|p| p.text.as_str()).collect::<Vec<_>>(),
@@ -182,14 +203,24 @@ mod tests {
     #[test]
     fn short_siblings_share_a_passage_and_keep_their_headings() {
         let pieces = split(
-            &[section(&["P", "Phone"], &["555"]), section(&["P", "Mail"], &["a@b"]), section(&["Q"], &["other"])],
+            &[
+                section(&["P", "Phone"], &["555"]),
+                section(&["P", "Mail"], &["a@b"]),
+                section(&["Q"], &["other"]),
+            ],
             160,
         );
         assert_eq!(
             pieces,
             [
-                Piece { path: vec!["P".into()], text: "Phone: 555\nMail: a@b".into() },
-                Piece { path: vec!["Q".into()], text: "other".into() }
+                Piece {
+                    path: vec!["P".into()],
+                    text: "Phone: 555\nMail: a@b".into()
+                },
+                Piece {
+                    path: vec!["Q".into()],
+                    text: "other".into()
+                }
             ]
         );
     }

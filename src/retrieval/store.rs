@@ -70,16 +70,26 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn open(path: &Path) -> Result<Self, RetrievalError> {
-        let unreadable = |source| RetrievalError::Unreadable { path: path.to_owned(), source };
+        let unreadable = |source| RetrievalError::Unreadable {
+            path: path.to_owned(),
+            source,
+        };
         std::fs::create_dir_all(path).map_err(unreadable)?;
         let damaged = |error: TantivyError| match &error {
             TantivyError::IoError(_) => failure(path, error),
-            _ => RetrievalError::Damaged { path: path.to_owned(), problem: error.to_string() },
+            _ => RetrievalError::Damaged {
+                path: path.to_owned(),
+                problem: error.to_string(),
+            },
         };
         let directory = MmapDirectory::open(path).map_err(|error| damaged(error.into()))?;
         let fields = Fields::new();
         let index = Index::open_or_create(directory, fields.schema.clone()).map_err(damaged)?;
-        let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into().map_err(damaged)?;
+        let reader = index
+            .reader_builder()
+            .reload_policy(ReloadPolicy::Manual)
+            .try_into()
+            .map_err(damaged)?;
         let snapshot = read_snapshot(&index, &reader, &fields, None)?;
         Ok(Self {
             path: path.to_owned(),
@@ -114,8 +124,10 @@ impl Store {
     fn commit(&self, slot: &mut Option<IndexWriter>, changes: Vec<Change>) -> Result<(), RetrievalError> {
         let before = self.snapshot();
         let mut version = before.version;
-        let changes: HashMap<DocumentId, Change> =
-            changes.into_iter().map(|change| (change.id().clone(), change)).collect();
+        let changes: HashMap<DocumentId, Change> = changes
+            .into_iter()
+            .map(|change| (change.id().clone(), change))
+            .collect();
         let writer = match slot {
             Some(writer) => writer,
             None => slot.insert(self.open_writer()?),
@@ -156,14 +168,18 @@ impl Snapshot {
         groups: Option<&Groups>,
     ) -> Result<Option<(DocAddress, Record)>, RetrievalError> {
         let id = Term::from_field_text(fields.document_id, id.as_str());
-        let Some(address) = self.one(&visible(fields, DOCUMENT, groups, Some(id)))? else { return Ok(None) };
+        let Some(address) = self.one(&visible(fields, DOCUMENT, groups, Some(id)))? else {
+            return Ok(None);
+        };
         let entry: TantivyDocument = self.searcher.doc(address)?;
         Ok(Some((address, fields.stored(&entry)?)))
     }
 
     /// The first entry that matches.
     pub(super) fn one(&self, query: &dyn Query) -> Result<Option<DocAddress>, RetrievalError> {
-        let found = self.searcher.search(query, &tantivy::collector::DocSetCollector)?;
+        let found = self
+            .searcher
+            .search(query, &tantivy::collector::DocSetCollector)?;
         Ok(found.into_iter().next())
     }
 
@@ -175,7 +191,9 @@ impl Snapshot {
         groups: Option<&Groups>,
     ) -> Result<Vec<DocAddress>, RetrievalError> {
         let query = visible(fields, kind, groups, None);
-        let found = self.searcher.search(&query, &tantivy::collector::DocSetCollector)?;
+        let found = self
+            .searcher
+            .search(&query, &tantivy::collector::DocSetCollector)?;
         Ok(found.into_iter().collect())
     }
 
@@ -186,13 +204,22 @@ impl Snapshot {
 }
 
 /// The entries of a kind that a member of `groups` may see, and of those the ones with a term.
-pub(super) fn visible(fields: &Fields, kind: &str, groups: Option<&Groups>, term: Option<Term>) -> BooleanQuery {
+pub(super) fn visible(
+    fields: &Fields,
+    kind: &str,
+    groups: Option<&Groups>,
+    term: Option<Term>,
+) -> BooleanQuery {
     let exactly = |term| Box::new(TermQuery::new(term, IndexRecordOption::Basic)) as Box<dyn Query>;
     let mut must = vec![exactly(Term::from_field_text(fields.kind, kind))];
     must.extend(term.map(exactly));
     if let Some(groups) = groups {
         let terms = super::schema::visible_terms(groups);
-        must.push(Box::new(TermSetQuery::new(terms.iter().map(|name| Term::from_field_text(fields.access, name)))));
+        must.push(Box::new(TermSetQuery::new(
+            terms
+                .iter()
+                .map(|name| Term::from_field_text(fields.access, name)),
+        )));
     }
     BooleanQuery::intersection(must)
 }
@@ -211,7 +238,11 @@ fn read_snapshot(
     }
     let known: HashMap<_, _> = before
         .map(|before| {
-            let segments = before.searcher.segment_readers().iter().map(tantivy::SegmentReader::segment_id);
+            let segments = before
+                .searcher
+                .segment_readers()
+                .iter()
+                .map(tantivy::SegmentReader::segment_id);
             segments.zip(before.vectors.iter().cloned()).collect()
         })
         .unwrap_or_default();
@@ -224,7 +255,12 @@ fn read_snapshot(
         })
         .collect::<Result<_, RetrievalError>>()?;
     let languages = terms_of(&searcher, fields.language)?;
-    Ok(Snapshot { searcher, version, languages, vectors })
+    Ok(Snapshot {
+        searcher,
+        version,
+        languages,
+        vectors,
+    })
 }
 
 fn terms_of(searcher: &Searcher, field: Field) -> Result<Vec<String>, TantivyError> {
@@ -242,7 +278,12 @@ fn terms_of(searcher: &Searcher, field: Field) -> Result<Vec<String>, TantivyErr
 fn combine(version: &mut [u8; 32], record: &Record) {
     let mut hash = Sha256::new();
     let encoder = record.encoder.as_deref().unwrap_or_default();
-    for part in [record.document.id.as_str(), &record.fingerprint, &record.splitter, encoder] {
+    for part in [
+        record.document.id.as_str(),
+        &record.fingerprint,
+        &record.splitter,
+        encoder,
+    ] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }

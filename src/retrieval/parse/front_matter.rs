@@ -25,7 +25,9 @@ pub(super) struct FrontMatter {
 /// names the key.
 pub(super) fn split(text: &str) -> Result<(FrontMatter, &str), String> {
     let start = text.trim_start_matches(['\n', '\r', ' ', '\t']);
-    let Some(rest) = opening(start) else { return Ok((FrontMatter::default(), text)) };
+    let Some(rest) = opening(start) else {
+        return Ok((FrontMatter::default(), text));
+    };
     let mut length = 0;
     for line in rest.split_inclusive('\n') {
         if matches!(line.trim_end(), "---" | "...") {
@@ -34,7 +36,11 @@ pub(super) fn split(text: &str) -> Result<(FrontMatter, &str), String> {
         }
         length += line.len();
     }
-    if rest.lines().take_while(|line| !line.trim().is_empty()).any(names_groups) {
+    if rest
+        .lines()
+        .take_while(|line| !line.trim().is_empty())
+        .any(names_groups)
+    {
         return Err("front matter: the closing line --- is missing".into());
     }
     Ok((FrontMatter::default(), text))
@@ -54,7 +60,8 @@ fn opening(text: &str) -> Option<&str> {
 }
 
 fn names_groups(line: &str) -> bool {
-    line.split_once(':').is_some_and(|(key, _)| key.trim().eq_ignore_ascii_case("groups"))
+    line.split_once(':')
+        .is_some_and(|(key, _)| key.trim().eq_ignore_ascii_case("groups"))
 }
 
 /// `None` when the lines are text between two thematic breaks.

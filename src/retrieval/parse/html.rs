@@ -18,20 +18,36 @@ pub(super) struct Page {
 pub(super) fn page(text: &str) -> Page {
     let html = Html::parse_document(text);
     let first = |selector: &str| {
-        Selector::parse(selector).ok().and_then(|selector| html.select(&selector).next())
+        Selector::parse(selector)
+            .ok()
+            .and_then(|selector| html.select(&selector).next())
     };
-    let title = first("title").map(|element| element.text().collect::<String>()).filter(|t| !t.trim().is_empty());
-    let groups = first("meta[name=groups i]").and_then(|meta| meta.attr("content")).map(str::to_owned);
+    let title = first("title")
+        .map(|element| element.text().collect::<String>())
+        .filter(|t| !t.trim().is_empty());
+    let groups = first("meta[name=groups i]")
+        .and_then(|meta| meta.attr("content"))
+        .map(str::to_owned);
     let main = ["main", "[role=main]", "article"].into_iter().find_map(first);
-    let mut reader = Reader { in_main: main.is_some(), ..Reader::default() };
+    let mut reader = Reader {
+        in_main: main.is_some(),
+        ..Reader::default()
+    };
     reader.read(main.unwrap_or_else(|| html.root_element()));
-    Page { title, groups, outline: reader.outline }
+    Page {
+        title,
+        groups,
+        outline: reader.outline,
+    }
 }
 
 /// The text of a piece of HTML inside Markdown, one line per block.
 pub(super) fn inline_text(text: &str) -> String {
     let html = Html::parse_fragment(text);
-    let mut reader = Reader { in_main: true, ..Reader::default() };
+    let mut reader = Reader {
+        in_main: true,
+        ..Reader::default()
+    };
     reader.read(html.root_element());
     let blocks = reader.outline.into_sections("");
     blocks
@@ -64,7 +80,9 @@ impl Reader {
         for edge in root.traverse() {
             match edge {
                 Edge::Open(node) => match node.value() {
-                    Node::Element(element) if skipping > 0 || self.is_skipped(element.name()) => skipping += 1,
+                    Node::Element(element) if skipping > 0 || self.is_skipped(element.name()) => {
+                        skipping += 1
+                    }
                     Node::Element(element) => self.open(element.name()),
                     Node::Text(text) if skipping == 0 => self.add(text),
                     _ => {}
@@ -85,8 +103,8 @@ impl Reader {
 
     fn is_skipped(&self, name: &str) -> bool {
         match name {
-            "head" | "script" | "style" | "nav" | "aside" | "template" | "noscript" | "svg" | "iframe" | "object"
-            | "select" | "button" => true,
+            "head" | "script" | "style" | "nav" | "aside" | "template" | "noscript" | "svg" | "iframe"
+            | "object" | "select" | "button" => true,
             "header" | "footer" => !self.in_main,
             _ => false,
         }
@@ -102,7 +120,8 @@ impl Reader {
             }
             "li" => {
                 self.new_line();
-                self.text.push_str(&"  ".repeat(self.lists.saturating_sub(1).min(8)));
+                self.text
+                    .push_str(&"  ".repeat(self.lists.saturating_sub(1).min(8)));
                 self.text.push_str("- ");
             }
             "table" => {
@@ -158,7 +177,11 @@ impl Reader {
 
     fn end_row(&mut self) {
         if let Some(table) = &mut self.table {
-            if self.header_row { table.end_header() } else { table.end_row() }
+            if self.header_row {
+                table.end_header()
+            } else {
+                table.end_row()
+            }
         }
         self.header_row = false;
     }
@@ -198,7 +221,11 @@ impl Reader {
 
     /// Ends a block, or a line of the list or cell around it.
     fn end_block(&mut self) {
-        if self.lists > 0 || self.table.is_some() { self.new_line() } else { self.flush() }
+        if self.lists > 0 || self.table.is_some() {
+            self.new_line()
+        } else {
+            self.flush()
+        }
     }
 
     fn new_line(&mut self) {
@@ -218,8 +245,32 @@ impl Reader {
 fn is_block(name: &str) -> bool {
     matches!(
         name,
-        "p" | "div" | "section" | "article" | "main" | "blockquote" | "dl" | "dt" | "dd" | "figure" | "figcaption"
-            | "details" | "summary" | "address" | "fieldset" | "form" | "header" | "footer" | "hr" | "caption"
-            | "h1" | "h2" | "h3" | "h4" | "h5" | "h6" | "li" | "body"
+        "p" | "div"
+            | "section"
+            | "article"
+            | "main"
+            | "blockquote"
+            | "dl"
+            | "dt"
+            | "dd"
+            | "figure"
+            | "figcaption"
+            | "details"
+            | "summary"
+            | "address"
+            | "fieldset"
+            | "form"
+            | "header"
+            | "footer"
+            | "hr"
+            | "caption"
+            | "h1"
+            | "h2"
+            | "h3"
+            | "h4"
+            | "h5"
+            | "h6"
+            | "li"
+            | "body"
     )
 }

@@ -35,7 +35,9 @@ fn without_template_tags(text: &str) -> String {
     let mut prose = String::new();
     let mut fence: Option<&str> = None;
     for line in text.split_inclusive('\n') {
-        let marker = ["```", "~~~"].into_iter().find(|marker| line.trim_start().starts_with(marker));
+        let marker = ["```", "~~~"]
+            .into_iter()
+            .find(|marker| line.trim_start().starts_with(marker));
         match (fence, marker) {
             (None, Some(marker)) => {
                 out.push_str(&tag.replace_all(&std::mem::take(&mut prose), ""));
@@ -126,7 +128,9 @@ impl Reader {
                 self.containers = self.containers.saturating_sub(1);
                 self.end_block();
             }
-            TagEnd::Paragraph | TagEnd::CodeBlock | TagEnd::DefinitionListTitle | TagEnd::Item => self.end_block(),
+            TagEnd::Paragraph | TagEnd::CodeBlock | TagEnd::DefinitionListTitle | TagEnd::Item => {
+                self.end_block()
+            }
             TagEnd::TableCell => {
                 let text = std::mem::take(&mut self.text);
                 if let Some(table) = &mut self.table {
@@ -177,7 +181,11 @@ impl Reader {
 
     /// Ends a block, or a line of the list or quotation around it.
     fn end_block(&mut self) {
-        if self.top_level() { self.flush() } else { self.new_line() }
+        if self.top_level() {
+            self.flush()
+        } else {
+            self.new_line()
+        }
     }
 
     fn new_line(&mut self) {

@@ -62,9 +62,15 @@ struct Root {
     whole: bool,
 }
 
-/// Changes that wait for a commit.
-#[derive(Default)]
-struct Batch {
+/// One walk over the folders.
+struct Walk<'a> {
+    library: &'a Library,
+    docs: &'a DocsConfig,
+    rules: GroupRules,
+    /// What the index held when the walk began.
+    known: HashMap<DocumentId, Record>,
+    report: SyncReport,
+    /// Changes that wait for a commit, and the bytes of their sources.
     changes: Vec<Change>,
     bytes: usize,
 }
@@ -84,103 +90,117 @@ impl Library {
         progress: &mut dyn FnMut(SyncProgress<'_>),
     ) -> Result<SyncReport, RetrievalError> {
         let _walking = self.walking.lock().unwrap_or_else(PoisonError::into_inner);
-        let rules = GroupRules::new(docs)?;
-        let known: HashMap<DocumentId, Record> = self
-            .records()?
-            .into_iter()
-            .map(|record| (record.document.id.clone(), record))
-            .collect();
-        let mut report = SyncReport::default();
-        let roots = roots(docs, &mut report);
+        let records = self.records()?.into_iter();
+        let mut walk = Walk {
+            library: self,
+            docs,
+            rules: GroupRules::new(docs)?,
+            known: records
+                .map(|record| (record.document.id.clone(), record))
+                .collect(),
+            report: SyncReport::default(),
+            changes: Vec::new(),
+            bytes: 0,
+        };
+        let roots = roots(docs, &mut walk.report);
         let total = roots.iter().map(|root| root.files.len()).sum();
         let mut done = 0;
-        let mut batch = Batch::default();
         for root in &roots {
-            let source = format!("folder:{}", root.name);
-            let mut seen = HashSet::new();
-            for path in &root.files {
+            walk.root(root, &mut |path| {
                 progress(SyncProgress { done, total, path });
                 done += 1;
-                let relative = relative(path, &root.base);
-                let id = DocumentId::from_path(&root.name, &relative);
-                let file = File {
-                    id: &id,
-                    path,
-                    relative: &relative,
-                    source: &source,
-                };
-                let kept = self.follow(&file, (docs, &rules), known.get(&id), (&mut batch, &mut report))?;
-                if kept {
-                    seen.insert(id);
-                }
-                if batch.changes.len() >= BATCH_DOCUMENTS || batch.bytes >= BATCH_BYTES {
-                    self.write(std::mem::take(&mut batch).changes)?;
-                }
+            })?;
+        }
+        walk.commit()?;
+        Ok(walk.report)
+    }
+}
+
+impl Walk<'_> {
+    fn root(&mut self, root: &Root, progress: &mut dyn FnMut(&Path)) -> Result<(), RetrievalError> {
+        let source = format!("folder:{}", root.name);
+        let mut gone: HashSet<DocumentId> = HashSet::new();
+        if root.whole {
+            let documents = self.known.values().map(|record| &record.document);
+            gone.extend(
+                documents
+                    .filter(|document| document.source == source)
+                    .map(|document| document.id.clone()),
+            );
+        }
+        for path in &root.files {
+            progress(path);
+            let relative = relative(path, &root.base);
+            let id = DocumentId::from_path(&root.name, &relative);
+            if self.file(&File {
+                id: &id,
+                path,
+                relative: &relative,
+                source: &source,
+            })? {
+                gone.remove(&id);
+            } else if self.known.contains_key(&id) {
+                gone.insert(id);
             }
-            let gone = known.values().map(|record| &record.document).filter(|document| {
-                document.source == source
-                    && !seen.contains(&document.id)
-                    && (root.whole
-                        || root.files.iter().any(|path| {
-                            DocumentId::from_path(&root.name, &relative(path, &root.base)) == document.id
-                        }))
-            });
-            for document in gone {
-                report.removed += 1;
-                batch.changes.push(Change::Remove(document.id.clone()));
+            if self.changes.len() >= BATCH_DOCUMENTS || self.bytes >= BATCH_BYTES {
+                self.commit()?;
             }
         }
-        self.write(batch.changes)?;
-        Ok(report)
+        self.report.removed += gone.len();
+        self.changes.extend(gone.into_iter().map(Change::Remove));
+        Ok(())
     }
 
     /// Deals with one file; returns whether its document stays in the index.
-    fn follow(
-        &self,
-        file: &File<'_>,
-        (docs, rules): (&DocsConfig, &GroupRules),
-        old: Option<&Record>,
-        (batch, report): (&mut Batch, &mut SyncReport),
-    ) -> Result<bool, RetrievalError> {
+    fn file(&mut self, file: &File<'_>) -> Result<bool, RetrievalError> {
+        let old = self.known.get(file.id);
         if old.is_some_and(|old| old.document.source != file.source) {
-            let reason =
-                "its document id is taken by a document from elsewhere; remove that one first".to_owned();
-            report.failed.push((file.path.to_owned(), reason));
-            return Ok(true);
+            return Ok(self.failed(
+                file,
+                "its document id is taken by a document from elsewhere",
+                true,
+            ));
         }
-        let document = match read(file, docs) {
+        let document = match read(file, self.docs) {
             Ok(document) => document,
-            Err(Unread { reason, keep }) => {
-                report.failed.push((file.path.to_owned(), reason));
-                return Ok(keep);
-            }
+            Err(Unread { reason, keep }) => return Ok(self.failed(file, &reason, keep)),
         };
-        let groups = rules.of(file.relative);
+        let groups = self.rules.of(file.relative);
         let origin = Origin {
             source: file.source,
             groups: groups.as_ref(),
         };
-        if old.is_some_and(|old| self.is_current(old, &fingerprint(&document, origin), file.source)) {
-            report.unchanged += 1;
+        if old.is_some_and(|old| {
+            self.library
+                .is_current(old, &fingerprint(&document, origin), file.source)
+        }) {
+            self.report.unchanged += 1;
             return Ok(true);
         }
-        match self.prepare(&document, origin) {
+        match self.library.prepare(&document, origin) {
             Ok(entries) => {
-                batch.bytes += document.text.len();
-                batch.changes.push(Change::Put(Box::new(entries)));
+                self.bytes += document.text.len();
+                self.changes.push(Change::Put(Box::new(entries)));
                 *if old.is_some() {
-                    &mut report.updated
+                    &mut self.report.updated
                 } else {
-                    &mut report.added
+                    &mut self.report.added
                 } += 1;
                 Ok(true)
             }
-            Err(RetrievalError::Malformed { problem, .. }) => {
-                report.failed.push((file.path.to_owned(), problem));
-                Ok(false)
-            }
+            Err(RetrievalError::Malformed { problem, .. }) => Ok(self.failed(file, &problem, false)),
             Err(other) => Err(other),
         }
+    }
+
+    fn failed(&mut self, file: &File<'_>, reason: &str, keep: bool) -> bool {
+        self.report.failed.push((file.path.to_owned(), reason.to_owned()));
+        keep
+    }
+
+    fn commit(&mut self) -> Result<(), RetrievalError> {
+        self.bytes = 0;
+        self.library.write(std::mem::take(&mut self.changes))
     }
 }
 

@@ -56,13 +56,12 @@ fn units(block: &str, budget: usize) -> Vec<&str> {
     if block.len() <= budget {
         return vec![block];
     }
-    let mut lines = block
+    let mut units = Vec::new();
+    let lines = block
         .lines()
         .map(str::trim_end)
-        .filter(|line| !line.trim().is_empty())
-        .peekable();
-    let mut units = Vec::new();
-    while let Some(line) = lines.next() {
+        .filter(|line| !line.trim().is_empty());
+    for line in lines {
         if line.len() <= budget {
             units.push(line);
         } else {

@@ -108,7 +108,7 @@ mod tests {
         };
         let (walked, walks) = channel();
         let watcher = watch(Arc::clone(&library), docs, move |report| {
-            walked.send(report.unwrap()).unwrap()
+            walked.send(report.unwrap()).unwrap();
         })
         .unwrap();
         let found = || {

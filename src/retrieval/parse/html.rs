@@ -81,7 +81,7 @@ impl Reader {
             match edge {
                 Edge::Open(node) => match node.value() {
                     Node::Element(element) if skipping > 0 || self.is_skipped(element.name()) => {
-                        skipping += 1
+                        skipping += 1;
                     }
                     Node::Element(element) => self.open(element.name()),
                     Node::Text(text) if skipping == 0 => self.add(text),
@@ -178,9 +178,9 @@ impl Reader {
     fn end_row(&mut self) {
         if let Some(table) = &mut self.table {
             if self.header_row {
-                table.end_header()
+                table.end_header();
             } else {
-                table.end_row()
+                table.end_row();
             }
         }
         self.header_row = false;
@@ -222,9 +222,9 @@ impl Reader {
     /// Ends a block, or a line of the list or cell around it.
     fn end_block(&mut self) {
         if self.lists > 0 || self.table.is_some() {
-            self.new_line()
+            self.new_line();
         } else {
-            self.flush()
+            self.flush();
         }
     }
 

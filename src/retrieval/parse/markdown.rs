@@ -182,9 +182,9 @@ impl Reader {
     /// Ends a block, or a line of the list or quotation around it.
     fn end_block(&mut self) {
         if self.top_level() {
-            self.flush()
+            self.flush();
         } else {
-            self.new_line()
+            self.new_line();
         }
     }
 

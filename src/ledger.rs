@@ -1,9 +1,20 @@
 //! What happened? Every answer, click, vote, demonstration and token, durable before anybody is told.
 
+mod implementation;
+mod postgres;
+mod rows;
+mod sqlite;
+mod statements;
+#[cfg(test)]
+mod tests;
+
+use std::{path::Path, sync::Arc};
+
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 
 use crate::domain::{
-    AnswerId, AnswerRecord, Comparison, ComparisonId, Demonstration, DemonstrationId, DemonstrationStatus,
+    AccessLabel, AnswerId, AnswerRecord, Comparison, ComparisonId, Demonstration, DemonstrationId, DemonstrationStatus,
     Feedback, Groups, Lineage, Message, Millis, Rating, Role, Vote,
 };
 use crate::error::{Error, ErrorCode};
@@ -41,8 +52,14 @@ pub enum LedgerError {
         #[source]
         source: serde_json::Error,
     },
-    /// `database.url` names no database we know.
-    #[error("database.url {0:?} is neither sqlite:PATH nor postgres://…")]
+    /// A list was asked for with a cursor that no page gave.
+    #[error("{0:?} is no cursor of this list")]
+    Cursor(String),
+    /// Rows could not be read while they were being imported; none was written.
+    #[error("ledger: reading rows to import")]
+    Import(#[source] std::io::Error),
+    /// `database.url` names no database we know. Holds the part before the first colon: the rest may be a password.
+    #[error("database.url begins with {0:?}; it must be sqlite:PATH or postgres://…")]
     Url(String),
 }
 
@@ -54,8 +71,29 @@ impl From<LedgerError> for Error {
             full @ LedgerError::Full(_) => {
                 Self::new(ErrorCode::StorageFull, "the server's disk is full; nothing was recorded").caused_by(full)
             }
+            cursor @ LedgerError::Cursor(_) => Self::invalid("before", cursor.to_string()),
             other => Self::internal(other),
         }
+    }
+}
+
+/// Opens the ledger at `url` (`sqlite:PATH`, relative to the working directory, or `postgres://…`), or `ledger.db` in
+/// `data_dir`, makes it if it is not there, and migrates it to this version.
+///
+/// # Errors
+/// When `url` is of neither form, the database can not be reached or made, or a migration fails.
+pub async fn open(url: Option<&str>, data_dir: &Path) -> Result<Arc<dyn Ledger>> {
+    let Some(url) = url else {
+        return Ok(Arc::new(sqlite::SqliteLedger::open(&data_dir.join("ledger.db")).await?));
+    };
+    match url.split_once(':') {
+        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(postgres::PostgresLedger::open(url).await?)),
+        // In-memory databases are refused: nothing would survive.
+        Some(("sqlite", path)) if !path.is_empty() && path != ":memory:" => {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            Ok(Arc::new(sqlite::SqliteLedger::open(Path::new(path)).await?))
+        }
+        _ => Err(LedgerError::Url(url.split(':').next().unwrap_or_default().to_owned())),
     }
 }
 
@@ -89,7 +127,7 @@ pub struct AnswerFilter {
     pub rating: Option<Rating>,
     /// Only refusals, or only others.
     pub refused: Option<bool>,
-    /// Only those whose question or answer contains this text, ignoring case.
+    /// Only those whose question or answer contains this text (its first 1,000 characters), ignoring case.
     pub text: Option<String>,
 }
 
@@ -112,26 +150,33 @@ pub struct TokenRow {
     pub revoked: Option<Millis>,
 }
 
-/// A preference or thumb that came in a file, in the form it is learnt from.
+/// A preference, thumb or question that came in a file, in the form it is learnt from.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ImportedRow {
     /// Content hash of the row; importing it again changes nothing.
     pub id: String,
-    /// What it is.
-    pub kind: ImportedKind,
+    /// What it says.
+    pub signal: ImportedSignal,
+    /// Who judged, when known.
+    pub user: Option<String>,
+    /// Texts of the passages the answers were grounded in, when known.
+    pub passages: Option<Vec<String>>,
+    /// Who may see it.
+    pub access: AccessLabel,
     /// Where it came from.
     pub lineage: Lineage,
     /// When it was imported.
     pub created: Millis,
 }
 
-/// The forms of rows a file can hold besides demonstrations (which become [`Demonstration`]s).
+/// What a row of a file can say, besides demonstrations (which become [`Demonstration`]s). A prompt is a
+/// conversation, the question last.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
-pub enum ImportedKind {
-    /// A pair: `chosen` is better than `rejected`.
+pub enum ImportedSignal {
+    /// A pair.
     Preference {
-        /// The conversation, the question last.
+        /// The conversation.
         prompt: Vec<Message>,
         /// The better answer.
         chosen: String,
@@ -139,29 +184,42 @@ pub enum ImportedKind {
         rejected: String,
         /// How much better, in the reward's units; `None` when the file does not say.
         margin: Option<f32>,
-        /// Who judged, when known.
-        user: Option<String>,
-        /// Texts of the passages both answers were grounded in, when known.
-        passages: Option<Vec<String>>,
     },
     /// A thumb.
     Unpaired {
-        /// The conversation, the question last.
+        /// The conversation.
         prompt: Vec<Message>,
         /// The answer.
         completion: String,
         /// Whether it is good.
         label: bool,
-        /// Who judged, when known.
-        user: Option<String>,
-        /// Texts of the passages it was grounded in, when known.
-        passages: Option<Vec<String>>,
     },
     /// A question to learn on, without an answer.
     Prompt {
-        /// The conversation, the question last.
+        /// The conversation.
         prompt: Vec<Message>,
     },
+}
+
+/// A row to import.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ImportItem {
+    /// A prompt and its ideal response.
+    Demonstration(Demonstration),
+    /// Anything else.
+    Row(ImportedRow),
+}
+
+/// A thumb with its answer. Two thumbs with equal `prompt_key` judge answers to one prompt: the same conversation
+/// (apart from case and spacing) with the same passages.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Thumb {
+    /// Hash of the normalised prompt.
+    pub prompt_key: String,
+    /// The thumb; its `rating` is set.
+    pub feedback: Feedback,
+    /// The answer.
+    pub answer: AnswerRecord,
 }
 
 /// How many signals there are, for metrics and `attune doctor`.
@@ -202,10 +260,13 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// Writes or replaces a person's vote (keeping `created` of the first). Not found when the comparison does not
     /// exist; a conflict when a dataset snapshot has used the vote.
     async fn put_vote(&self, vote: &Vote) -> Result<()>;
+    /// Locks votes because a dataset snapshot uses them. Returns how many were not locked before; a vote locked by an
+    /// earlier snapshot keeps that one's name.
+    async fn lock_votes(&self, snapshot: &str, votes: &[(ComparisonId, String)]) -> Result<u64>;
     /// The votes on a comparison.
     async fn votes(&self, id: &ComparisonId) -> Result<Vec<Vote>>;
-    /// Every vote with its comparison and both answers (left, right), oldest first, after the cursor `after`
-    /// (exclusive; a vote's position in the list), for datasets and export.
+    /// Every vote with its comparison and both answers (left, right), oldest first, after the cursor `before`
+    /// (exclusive), for datasets and export.
     async fn voted_pairs(&self, paging: &Paging) -> Result<Page<(Vote, Comparison, AnswerRecord, AnswerRecord)>>;
 
     /// Writes or replaces a person's feedback on an answer (keeping `created` of the first). Not found when the answer
@@ -218,10 +279,12 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// Feedback with its answers, newest first.
     async fn feedback(&self, paging: &Paging) -> Result<Page<(Feedback, AnswerRecord)>>;
 
-    /// Writes a new demonstration, or replaces the one with its id (keeping `created`).
+    /// Every thumb with its answer, those on one prompt together, oldest answer first, after the cursor `before`
+    /// (exclusive), for datasets and export.
+    async fn thumbs(&self, paging: &Paging) -> Result<Page<Thumb>>;
+
+    /// Writes a new demonstration, or replaces the one with its id (keeping `created`); a deleted one is restored.
     async fn put_demonstration(&self, demonstration: &Demonstration) -> Result<()>;
-    /// Writes many in one transaction: all or none.
-    async fn put_demonstrations(&self, demonstrations: &[Demonstration]) -> Result<()>;
     /// One demonstration that is not deleted.
     async fn demonstration(&self, id: &DemonstrationId) -> Result<Option<Demonstration>>;
     /// Demonstrations that are not deleted, newest first.
@@ -230,9 +293,9 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// Deletes (or, with `deleted: false`, restores) a demonstration; `false` when there is none.
     async fn set_demonstration_deleted(&self, id: &DemonstrationId, deleted: bool) -> Result<bool>;
 
-    /// Writes many imported rows in one transaction: all or none. Rows already there are left as they are. Returns how
-    /// many were new.
-    async fn import_rows(&self, rows: &[ImportedRow]) -> Result<u64>;
+    /// Writes rows of a file in one transaction: all or none; an error in the stream means none. Rows with an id that
+    /// is there already (deleted ones too) are left as they are. Returns how many were new. Other writers wait.
+    async fn import(&self, items: BoxStream<'_, std::io::Result<Vec<ImportItem>>>) -> Result<u64>;
     /// Imported rows, newest first.
     async fn imported(&self, paging: &Paging) -> Result<Page<ImportedRow>>;
 
@@ -249,7 +312,9 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// database.
     async fn secret(&self, name: &str, generate: fn() -> String) -> Result<String>;
 
-    /// Deletes everything a person said or asked (answers, feedback, votes, comparisons); returns how many rows.
+    /// Deletes everything a person said or asked: answers, comparisons, feedback and votes (also those of others on
+    /// them), drafts, imported judgements, tokens. A demonstration a curator approved stays, without its author's
+    /// name. Returns how many rows were deleted.
     async fn forget_user(&self, user: &str) -> Result<u64>;
 
     /// How many there are of each.

@@ -1,0 +1,61 @@
+//! How does PostgreSQL keep the ledger? One pool; the server orders the writers.
+
+use std::str::FromStr;
+
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+use super::{Result, rows::failed};
+
+/// Connections of one server process: a few servers fit into PostgreSQL's default of 100.
+const CONNECTIONS: u32 = 10;
+/// Names the lock that imports take. Any number does that nothing else in this database uses.
+const IMPORT_LOCK: i64 = 0x61_7474_756e_65;
+
+/// The ledger in a PostgreSQL database.
+#[derive(Debug)]
+pub(super) struct PostgresLedger {
+    pool: PgPool,
+}
+
+impl PostgresLedger {
+    pub(super) async fn open(url: &str) -> Result<Self> {
+        let options = PgConnectOptions::from_str(url).map_err(failed("reading database.url"))?;
+        let pool = PgPoolOptions::new()
+            .max_connections(CONNECTIONS)
+            .connect_with(options)
+            .await
+            .map_err(failed("connecting to the database"))?;
+        sqlx::migrate!("src/ledger/migrations/postgres").run(&pool).await?;
+        Ok(Self { pool })
+    }
+
+    pub(super) fn writer(&self) -> &PgPool {
+        &self.pool
+    }
+
+    pub(super) fn readers(&self) -> &PgPool {
+        &self.pool
+    }
+
+    pub(super) async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Postgres>> {
+        self.pool.begin().await.map_err(failed("starting to write"))
+    }
+
+    /// Imports exclude each other: two with the same rows in different order would deadlock.
+    pub(super) async fn begin_import(&self) -> Result<sqlx::Transaction<'static, sqlx::Postgres>> {
+        let mut write = self.begin().await?;
+        sqlx::query("SELECT pg_advisory_xact_lock($1)")
+            .bind(IMPORT_LOCK)
+            .execute(&mut *write)
+            .await
+            .map_err(failed("waiting for another import"))?;
+        Ok(write)
+    }
+
+    pub(super) async fn close(&self) {
+        self.pool.close().await;
+    }
+}

@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 use crate::domain::{
-    AccessLabel, AnswerId, AnswerRecord, Comparison, ComparisonId, Demonstration, DemonstrationId, DemonstrationStatus,
-    Feedback, Groups, Lineage, Message, Millis, Rating, Role, Vote,
+    AccessLabel, AnswerId, AnswerRecord, Comparison, ComparisonId, Demonstration, DemonstrationId,
+    DemonstrationStatus, Feedback, Groups, Lineage, Message, Millis, Rating, Role, Vote,
 };
 use crate::error::{Error, ErrorCode};
 
@@ -68,9 +68,11 @@ impl From<LedgerError> for Error {
         match error {
             LedgerError::NotFound(what) => Self::not_found(what),
             LedgerError::Conflict(problem) => Self::new(ErrorCode::Conflict, problem),
-            full @ LedgerError::Full(_) => {
-                Self::new(ErrorCode::StorageFull, "the server's disk is full; nothing was recorded").caused_by(full)
-            }
+            full @ LedgerError::Full(_) => Self::new(
+                ErrorCode::StorageFull,
+                "the server's disk is full; nothing was recorded",
+            )
+            .caused_by(full),
             cursor @ LedgerError::Cursor(_) => Self::invalid("before", cursor.to_string()),
             other => Self::internal(other),
         }
@@ -84,7 +86,9 @@ impl From<LedgerError> for Error {
 /// When `url` is of neither form, the database can not be reached or made, or a migration fails.
 pub async fn open(url: Option<&str>, data_dir: &Path) -> Result<Arc<dyn Ledger>> {
     let Some(url) = url else {
-        return Ok(Arc::new(sqlite::SqliteLedger::open(&data_dir.join("ledger.db")).await?));
+        return Ok(Arc::new(
+            sqlite::SqliteLedger::open(&data_dir.join("ledger.db")).await?,
+        ));
     };
     match url.split_once(':') {
         Some(("postgres" | "postgresql", _)) => Ok(Arc::new(postgres::PostgresLedger::open(url).await?)),
@@ -93,7 +97,9 @@ pub async fn open(url: Option<&str>, data_dir: &Path) -> Result<Arc<dyn Ledger>>
             let path = path.strip_prefix("//").unwrap_or(path);
             Ok(Arc::new(sqlite::SqliteLedger::open(Path::new(path)).await?))
         }
-        _ => Err(LedgerError::Url(url.split(':').next().unwrap_or_default().to_owned())),
+        _ => Err(LedgerError::Url(
+            url.split(':').next().unwrap_or_default().to_owned(),
+        )),
     }
 }
 
@@ -267,7 +273,10 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     async fn votes(&self, id: &ComparisonId) -> Result<Vec<Vote>>;
     /// Every vote with its comparison and both answers (left, right), oldest first, after the cursor `before`
     /// (exclusive), for datasets and export.
-    async fn voted_pairs(&self, paging: &Paging) -> Result<Page<(Vote, Comparison, AnswerRecord, AnswerRecord)>>;
+    async fn voted_pairs(
+        &self,
+        paging: &Paging,
+    ) -> Result<Page<(Vote, Comparison, AnswerRecord, AnswerRecord)>>;
 
     /// Writes or replaces a person's feedback on an answer (keeping `created` of the first). Not found when the answer
     /// was never recorded.
@@ -288,8 +297,11 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// One demonstration that is not deleted.
     async fn demonstration(&self, id: &DemonstrationId) -> Result<Option<Demonstration>>;
     /// Demonstrations that are not deleted, newest first.
-    async fn demonstrations(&self, status: Option<DemonstrationStatus>, paging: &Paging)
-    -> Result<Page<Demonstration>>;
+    async fn demonstrations(
+        &self,
+        status: Option<DemonstrationStatus>,
+        paging: &Paging,
+    ) -> Result<Page<Demonstration>>;
     /// Deletes (or, with `deleted: false`, restores) a demonstration; `false` when there is none.
     async fn set_demonstration_deleted(&self, id: &DemonstrationId, deleted: bool) -> Result<bool>;
 
@@ -324,4 +336,3 @@ pub trait Ledger: Send + Sync + std::fmt::Debug {
     /// Finishes writing and closes the database.
     async fn close(&self);
 }
-

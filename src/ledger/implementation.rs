@@ -4,7 +4,8 @@ use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
 
 use super::{
-    AnswerFilter, Counts, ImportItem, ImportedRow, Ledger, LedgerError, Page, Paging, Result, Thumb, TokenRow,
+    AnswerFilter, Counts, ImportItem, ImportedRow, Ledger, LedgerError, Page, Paging, Result, Thumb,
+    TokenRow,
     postgres::PostgresLedger,
     rows::{self, DemonstrationRow, FeedbackRow, Recorded, StoredToken, ThumbRow, VotedPairRow, failed, key},
     sqlite::SqliteLedger,
@@ -37,7 +38,11 @@ macro_rules! implement_ledger {
             }
 
             async fn answers(&self, filter: &AnswerFilter, paging: &Paging) -> Result<Page<AnswerRecord>> {
-                let statement = if filter.user.is_some() { sql::ANSWERS_OF_USER } else { sql::ANSWERS };
+                let statement = if filter.user.is_some() {
+                    sql::ANSWERS_OF_USER
+                } else {
+                    sql::ANSWERS
+                };
                 let (created, id) = rows::before(paging)?;
                 let found: Vec<Recorded> = sqlx::query_as(statement)
                     .bind(created)
@@ -50,7 +55,12 @@ macro_rules! implement_ledger {
                     .fetch_all(self.readers())
                     .await
                     .map_err(failed("listing answers"))?;
-                rows::page(found, paging, |row| rows::cursor(row.1, &row.0), |row| rows::answer(&row.2))
+                rows::page(
+                    found,
+                    paging,
+                    |row| rows::cursor(row.1, &row.0),
+                    |row| rows::answer(&row.2),
+                )
             }
 
             async fn record_comparison(
@@ -73,11 +83,17 @@ macro_rules! implement_ledger {
                     .await;
                 match inserted {
                     Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-                        return Err(LedgerError::Conflict(format!("comparison {} exists", comparison.id)));
+                        return Err(LedgerError::Conflict(format!(
+                            "comparison {} exists",
+                            comparison.id
+                        )));
                     }
                     other => other.map_err(failed("recording a comparison"))?,
                 };
-                write.commit().await.map_err(failed("recording a comparison"))
+                write
+                    .commit()
+                    .await
+                    .map_err(failed("recording a comparison"))
             }
 
             async fn comparison(&self, id: &ComparisonId) -> Result<Option<Comparison>> {
@@ -103,7 +119,12 @@ macro_rules! implement_ledger {
                     .fetch_all(self.readers())
                     .await
                     .map_err(failed("listing comparisons"))?;
-                rows::page(found, paging, |row| rows::cursor(row.1, &row.0), |row| rows::comparison(&row.2))
+                rows::page(
+                    found,
+                    paging,
+                    |row| rows::cursor(row.1, &row.0),
+                    |row| rows::comparison(&row.2),
+                )
             }
 
             async fn put_vote(&self, vote: &Vote) -> Result<()> {
@@ -148,7 +169,10 @@ macro_rules! implement_ledger {
                     .fetch_all(self.readers())
                     .await
                     .map_err(failed("reading votes"))?;
-                found.into_iter().map(|(_, created, record)| rows::vote(created, &record)).collect()
+                found
+                    .into_iter()
+                    .map(|(_, created, record)| rows::vote(created, &record))
+                    .collect()
             }
 
             async fn voted_pairs(
@@ -163,7 +187,12 @@ macro_rules! implement_ledger {
                     .fetch_all(self.readers())
                     .await
                     .map_err(failed("listing votes"))?;
-                rows::page(found, paging, |row| rows::cursor(row.1, &row.0), rows::voted_pair)
+                rows::page(
+                    found,
+                    paging,
+                    |row| rows::cursor(row.1, &row.0),
+                    rows::voted_pair,
+                )
             }
 
             async fn put_feedback(&self, feedback: &Feedback) -> Result<()> {
@@ -198,7 +227,10 @@ macro_rules! implement_ledger {
                     .fetch_all(self.readers())
                     .await
                     .map_err(failed("reading feedback"))?;
-                found.into_iter().map(|(_, created, record)| rows::feedback(created, &record)).collect()
+                found
+                    .into_iter()
+                    .map(|(_, created, record)| rows::feedback(created, &record))
+                    .collect()
             }
 
             async fn feedback(&self, paging: &Paging) -> Result<Page<(Feedback, AnswerRecord)>> {
@@ -227,7 +259,12 @@ macro_rules! implement_ledger {
                     .fetch_all(self.readers())
                     .await
                     .map_err(failed("listing thumbs"))?;
-                rows::page(found, paging, |row| format!("{}.{}", row.0, row.1), rows::thumb)
+                rows::page(
+                    found,
+                    paging,
+                    |row| format!("{}.{}", row.0, row.1),
+                    rows::thumb,
+                )
             }
 
             async fn put_demonstration(&self, demonstration: &Demonstration) -> Result<()> {
@@ -258,7 +295,12 @@ macro_rules! implement_ledger {
                     .fetch_all(self.readers())
                     .await
                     .map_err(failed("listing demonstrations"))?;
-                rows::page(found, paging, |row| rows::cursor(row.1, &row.0), rows::demonstration)
+                rows::page(
+                    found,
+                    paging,
+                    |row| rows::cursor(row.1, &row.0),
+                    rows::demonstration,
+                )
             }
 
             async fn set_demonstration_deleted(&self, id: &DemonstrationId, deleted: bool) -> Result<bool> {
@@ -309,7 +351,12 @@ macro_rules! implement_ledger {
                     .fetch_all(self.readers())
                     .await
                     .map_err(failed("listing imported rows"))?;
-                rows::page(found, paging, |row| rows::cursor(row.1, &row.0), rows::imported)
+                rows::page(
+                    found,
+                    paging,
+                    |row| rows::cursor(row.1, &row.0),
+                    rows::imported,
+                )
             }
 
             async fn create_token(&self, token: &TokenRow, secret_sha256: &str) -> Result<()> {
@@ -383,21 +430,38 @@ macro_rules! implement_ledger {
                     let done = sqlx::query(statement).bind(user).execute(&mut *write).await;
                     deleted += done.map_err(failed("forgetting a person"))?.rows_affected();
                 }
-                let renamed = sqlx::query(sql::FORGET_AUTHOR).bind(user).execute(&mut *write).await;
+                let renamed = sqlx::query(sql::FORGET_AUTHOR)
+                    .bind(user)
+                    .execute(&mut *write)
+                    .await;
                 renamed.map_err(failed("forgetting a person"))?;
-                write.commit().await.map_err(failed("forgetting a person"))?;
+                write
+                    .commit()
+                    .await
+                    .map_err(failed("forgetting a person"))?;
                 Ok(deleted)
             }
 
             async fn counts(&self) -> Result<Counts> {
                 let (answers, feedback, comparisons, votes, demonstrations, imported) =
-                    sqlx::query_as(sql::COUNTS).fetch_one(self.readers()).await.map_err(failed("counting"))?;
-                Ok(Counts { answers, feedback, comparisons, votes, demonstrations, imported })
+                    sqlx::query_as(sql::COUNTS)
+                        .fetch_one(self.readers())
+                        .await
+                        .map_err(failed("counting"))?;
+                Ok(Counts {
+                    answers,
+                    feedback,
+                    comparisons,
+                    votes,
+                    demonstrations,
+                    imported,
+                })
             }
 
             async fn ping(&self) -> Result<()> {
                 let done = sqlx::query("SELECT 1").execute(self.readers()).await;
-                done.map(drop).map_err(failed("asking whether the database answers"))
+                done.map(drop)
+                    .map_err(failed("asking whether the database answers"))
             }
 
             async fn close(&self) {
@@ -427,9 +491,9 @@ macro_rules! implement_ledger {
                     .execute(&mut **write)
                     .await;
                 match inserted {
-                    Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-                        Err(LedgerError::Conflict(format!("answer {} was recorded before", answer.id)))
-                    }
+                    Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Err(
+                        LedgerError::Conflict(format!("answer {} was recorded before", answer.id)),
+                    ),
                     other => other.map(drop).map_err(failed("recording an answer")),
                 }
             }
@@ -448,7 +512,9 @@ macro_rules! implement_ledger {
                     .bind(rows::demonstration_record(demonstration)?)
                     .execute(to)
                     .await;
-                Ok(done.map_err(failed("writing a demonstration"))?.rows_affected())
+                Ok(done
+                    .map_err(failed("writing a demonstration"))?
+                    .rows_affected())
             }
         }
     };

@@ -7,10 +7,7 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{
-    Result,
-    rows::failed,
-};
+use super::{Result, rows::failed};
 
 /// Connections that read. They wait for nothing, so a few are enough.
 const READERS: u32 = 4;
@@ -18,6 +15,8 @@ const READERS: u32 = 4;
 const BUSY: Duration = Duration::from_secs(30);
 /// How long a write may wait for those before it: a large import goes first for up to minutes.
 const WRITER_WAIT: Duration = Duration::from_secs(300);
+
+const BEGIN: &str = "BEGIN IMMEDIATE";
 
 /// The ledger in a SQLite file.
 #[derive(Debug)]
@@ -69,7 +68,17 @@ impl SqliteLedger {
     /// Starts a transaction that has the write lock from the beginning, so that it never fails half-way for another
     /// process's write.
     pub(super) async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>> {
-        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed("starting to write"))
+        let started = match self.writer.begin_with(BEGIN).await {
+            // On a full disk SQLite rolls back by itself, sqlx's own rollback then fails, and it believes the
+            // connection to be in that transaction forever: only a new connection can write again.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                let stuck = self.writer.acquire().await.map_err(failed("starting to write"))?;
+                stuck.close().await.map_err(failed("starting to write"))?;
+                self.writer.begin_with(BEGIN).await
+            }
+            started => started,
+        };
+        started.map_err(failed("starting to write"))
     }
 
     /// Imports exclude each other already: there is one writer.

@@ -61,8 +61,7 @@ pub(super) const PUT_FEEDBACK: &str =
 pub(super) const DELETE_FEEDBACK: &str = "DELETE FROM feedback WHERE id = $1";
 pub(super) const FEEDBACK_ON: &str =
     "SELECT id, created, record FROM feedback WHERE answer = $1 ORDER BY created, id";
-pub(super) const FEEDBACK: &str =
-    "SELECT feedback.id, feedback.created, feedback.record, answers.record
+pub(super) const FEEDBACK: &str = "SELECT feedback.id, feedback.created, feedback.record, answers.record
     FROM feedback JOIN answers ON answers.id = feedback.answer
     WHERE (feedback.created, feedback.id) < ($1, $2)
     ORDER BY feedback.created DESC, feedback.id DESC LIMIT $3";

@@ -33,6 +33,9 @@ macro_rules! metrics {
         }
 
         impl Metrics {
+            /// Every metric of the program with its labels, for what names them elsewhere: alert rules, dashboards.
+            pub const DECLARED: &[(&str, &[&str])] = &[ $( ($name, &[$($($label),*)?]) ),* ];
+
             /// Declares every metric in a registry of its own, so that several servers can live in one process.
             ///
             /// # Errors

@@ -123,8 +123,8 @@ mod tests {
         };
         let first = test::call_service(&app, get(None)).await;
         assert_eq!(first.status(), StatusCode::OK);
-        assert_eq!(first.headers()["content-type"], "text/javascript; charset=utf-8");
-        let tag = first.headers()["etag"].to_str().unwrap().to_owned();
+        assert_eq!(first.headers().get("content-type").unwrap(), "text/javascript; charset=utf-8");
+        let tag = first.headers().get("etag").unwrap().to_str().unwrap().to_owned();
         let again = test::call_service(&app, get(Some(tag))).await;
         assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
         assert!(test::read_body(again).await.is_empty());
@@ -137,7 +137,7 @@ mod tests {
         let app = test::init_service(App::new().configure(configure)).await;
         for page in ["/", "/console"] {
             let response = test::call_service(&app, test::TestRequest::get().uri(page).to_request()).await;
-            let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
+            let policy = response.headers().get("content-security-policy").unwrap().to_str().unwrap().to_owned();
             assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
             let body = String::from_utf8(test::read_body(response).await.to_vec()).unwrap();
             for inline in ["<style", " style=", "<script>", " onclick=", "javascript:"] {

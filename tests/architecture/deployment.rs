@@ -225,7 +225,7 @@ fn prometheus_scrapes_the_address_that_is_served() {
     );
 }
 
-/// Every PromQL expression of the rules and the dashboard, with where it stands.
+/// Every query of the rules and the dashboard, with where it stands.
 fn expressions() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for (path, text) in texts("deploy") {

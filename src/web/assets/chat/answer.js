@@ -1,11 +1,5 @@
 // How is an answer shown? Its text as it streams in, its sources, and what can be done with it.
 
-/** The extension of a chat completion chunk, wherever it hangs. */
-function extensionOf(chunk) {
-  const choice = chunk.choices?.[0];
-  return chunk.attune ?? choice?.attune ?? choice?.delta?.attune ?? choice?.message?.attune ?? null;
-}
-
 /** One answer's text and sources. `answer`: `{text, citations, sources}`; `open(source)` opens a passage. */
 class AnswerText {
   constructor(answer, open) {
@@ -119,18 +113,13 @@ async function streamAnswer(chat, turn, signal) {
       text.append(piece);
       chat.follow();
     }
-    const extension = extensionOf(value);
-    if (extension) takeExtension(answer, extension);
+    // Comes with the last chunk, when the answer is recorded.
+    if (value.attune) {
+      const { citations, sources, refused } = value.attune;
+      Object.assign(answer, { citations, sources, refused });
+    }
   }
   turn.state = { kind: "answer", answer };
-}
-
-function takeExtension(answer, extension) {
-  answer.citations = extension.citations ?? [];
-  answer.sources = extension.sources ?? [];
-  answer.refused = extension.refused === true;
-  answer.id = extension.answer_id ?? answer.id;
-  if (typeof extension.content === "string") answer.text = extension.content;
 }
 
 /** Draws a finished answer; returns its plain text for the announcement. */

@@ -12,35 +12,22 @@ const STRENGTHS = [
   [3, "Much better"],
 ];
 
-/** One side as the server may name it, in the shape of an answer. */
-function sideOf(side) {
-  return {
-    id: side.id,
-    text: side.content ?? "",
-    citations: side.citations ?? [],
-    sources: side.sources ?? [],
-    refused: side.refused === true,
-  };
-}
-
 /** Streams two answers into `turn`; a 409 (no two different answers) is the caller's to fall back on. */
 async function streamPair(chat, turn, signal) {
   const blank = () => ({ id: null, text: "", citations: [], sources: [] });
   const pair = { id: null, left: blank(), right: blank(), vote: null };
   const view = pairView(chat, pair);
   turn.body.replaceChildren(view.node);
-  for await (const { event, value } of chat.client.stream("/v1/comparisons", { messages: chat.messagesFor(turn) }, signal)) {
-    const kind = value.type ?? value.event ?? event;
-    if (kind === "delta" || typeof value.side === "string") {
-      view.sides[value.side].append(value.text ?? value.delta ?? value.content ?? "");
+  for await (const { value } of chat.client.stream("/v1/comparisons", { messages: chat.messagesFor(turn) }, signal)) {
+    if (value.type === "delta") {
+      view.sides[value.side].append(value.text);
       chat.follow();
-      continue;
     }
-    const whole = value.comparison ?? value;
-    pair.id = whole.id ?? pair.id;
+    if (value.type !== "finished") continue;
+    pair.id = value.id;
     for (const side of ["left", "right"]) {
-      if (whole[side] && typeof whole[side] === "object") Object.assign(pair[side], sideOf(whole[side]));
-      else if (typeof whole[side] === "string") pair[side].id = whole[side];
+      const { id, content: text, citations, sources } = value[side];
+      Object.assign(pair[side], { id, text, citations, sources, refused: false });
     }
   }
   turn.state = { kind: "pair", pair };

@@ -2,8 +2,14 @@
 
 /** Turns sent along with a question; the server cuts what does not fit its prompt, this bounds the request. */
 const MAX_TURNS_SENT = 12;
-/** Distance from the bottom, in pixels, within which the view follows a growing answer. */
-const FOLLOW_PX = 80;
+/** Pixels left above a question when the view has scrolled as far as it follows. */
+const ABOVE_PX = 16;
+
+/** A browser does not say why another site can not be reached: it may be down, or this page not on its list. */
+const UNREACHABLE = {
+  text: "The assistant can not be reached from this page. It may be down, or this site may not be allowed to use it.",
+  retry: true,
+};
 
 let sheet = null;
 /** Styles without a style element: a host page's content security policy may forbid those. */
@@ -63,6 +69,9 @@ class AttuneChat extends HTMLElement {
     const inputId = freshId("question");
     this.titleNode = h("h1", { id: titleId }, this.heading);
     this.log = h("div", { class: "log", role: "log", "aria-label": "Conversation", "aria-live": "off", tabindex: "0" });
+    for (const gesture of ["wheel", "touchmove", "keydown", "pointerdown"]) {
+      this.log.addEventListener(gesture, () => (this.following = false), { passive: true });
+    }
     this.status = h("div", { class: "offscreen", role: "status" });
     this.input = h("textarea", { id: inputId, rows: "1", maxlength: "8000", placeholder: "Ask a question",
       oninput: () => this.grow(), onkeydown: (event) => this.typed(event) });
@@ -134,7 +143,7 @@ class AttuneChat extends HTMLElement {
       this.render();
     } catch (error) {
       if (error.status === 401 && !this.hasAttribute("token-url")) this.askToken();
-      else this.render(explain(error));
+      else this.render(error.status === 0 && this.client.base !== location.origin ? UNREACHABLE : explain(error));
     }
     this.starting = false;
   }
@@ -308,13 +317,17 @@ class AttuneChat extends HTMLElement {
     this.status.textContent = words;
   }
 
+  /** Keeps the last turn in view as it grows, but never scrolls its question away, nor against the person. */
   follow() {
-    const below = this.log.scrollHeight - this.log.scrollTop - this.log.clientHeight;
-    if (below < FOLLOW_PX + this.log.clientHeight / 3) this.scrollDown();
+    if (!this.following) return;
+    const last = this.turns.at(-1);
+    const bottom = this.log.scrollHeight - this.log.clientHeight;
+    this.log.scrollTop = last ? Math.min(bottom, last.node.offsetTop - ABOVE_PX) : 0;
   }
 
   scrollDown() {
-    this.log.scrollTop = this.log.scrollHeight;
+    this.following = true;
+    this.follow();
   }
 
   typed(event) {

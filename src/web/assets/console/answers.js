@@ -1,7 +1,7 @@
 // What was asked and answered? The log, each answer with its provenance and what people said of it.
 
 function answersPage(app) {
-  const filter = { text: "", rating: "", refused: "" };
+  const filter = { q: "", rating: "", refused: "" };
   const detail = h("div", { class: "detail", tabindex: "-1" }, h("p", { class: "empty" }, "Choose an answer to see it."));
   const list = new PagedList(app, {
     address: (before) => query("/v1/answers", { ...filter, before, limit: PAGE_SIZE }),
@@ -10,7 +10,7 @@ function answersPage(app) {
   });
   const search = h("input", { type: "search", "aria-label": "Search questions and answers", placeholder: "Search questions and answers",
     oninput: debounced(() => {
-      filter.text = search.value.trim();
+      filter.q = search.value.trim();
       list.load();
     }) });
   const choose = (key, label, options) => {
@@ -35,23 +35,22 @@ function answerRow(app, answer, detail) {
   } },
   h("span", { class: "row-title" }, questionOf(answer.messages)),
   h("span", { class: "row-text" }, answer.answer),
-  h("span", { class: "row-meta" }, when(answer.created), answer.user, answer.refused ? pill("Not answered", "warn") : null));
+  meta(when(answer.created), answer.user, answer.refused ? pill("Not answered", "warn") : null));
   return row;
 }
 
 async function showAnswer(app, id, detail) {
-  let answer;
+  let record;
   try {
-    answer = await app.client.json("GET", `/v1/answers/${encodeURIComponent(id)}`);
+    record = await app.client.json("GET", `/v1/answers/${encodeURIComponent(id)}`);
   } catch (error) {
     app.failed(error, detail);
     return;
   }
-  const record = answer.answer && typeof answer.answer === "object" ? answer.answer : answer;
-  const feedback = answer.feedback ?? [];
+  const { feedback } = record;
   detail.replaceChildren(
     h("h2", {}, questionOf(record.messages)),
-    h("p", { class: "row-meta" }, when(record.created), record.user, record.refused ? pill("Not answered", "warn") : null,
+    meta(when(record.created), record.user, record.refused ? pill("Not answered", "warn") : null,
       record.finish_reason === "stop" ? null : pill(`ended: ${record.finish_reason}`)),
     section("Answer", rendered(record.answer)),
     section("What people said", feedback.length > 0 ? feedback.map(feedbackCard) : h("p", { class: "empty" }, "Nothing yet.")),
@@ -60,12 +59,12 @@ async function showAnswer(app, id, detail) {
     earlier(record),
     section("Provenance", provenance(record)),
   );
-  detail.focus();
+  reveal(detail);
 }
 
 function feedbackCard(feedback) {
   return h("div", { class: "card" },
-    h("p", { class: "row-meta" }, feedback.rating ? pill(RATING_WORDS[feedback.rating], feedback.rating === "up" ? "good" : "bad") : null,
+    meta(feedback.rating ? pill(RATING_WORDS[feedback.rating], feedback.rating === "up" ? "good" : "bad") : null,
       feedback.user, when(feedback.updated)),
     (feedback.reasons ?? []).length > 0 ? h("p", {}, feedback.reasons.map((reason) => pill(reason.replaceAll("_", " ")))) : null,
     feedback.comment ? h("p", { class: "plain" }, feedback.comment) : null,
@@ -79,7 +78,7 @@ function passageList(record) {
   return passages.map((passage, index) => h("details", { class: "card" },
     h("summary", {}, `${index + 1}. ${passage.title} `, cited.has(passage.passage_id) ? pill("cited", "good") : null),
     h("p", { class: "plain" }, passage.text),
-    h("p", { class: "row-meta" }, `Score ${Number(passage.score).toFixed(2)}`, passage.passage_id, passage.url ? safeLink(passage.url, "Open page") : null)));
+    meta(`Score ${Number(passage.score).toFixed(2)}`, passage.passage_id, passage.url ? safeLink(passage.url, "Open page") : null)));
 }
 
 function earlier(record) {

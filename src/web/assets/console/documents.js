@@ -24,7 +24,7 @@ function documentRow(app, document, detail, list) {
     showDocument(app, document.id, detail, list);
   } },
   h("span", { class: "row-title" }, document.title),
-  h("span", { class: "row-meta" }, when(document.updated), `${document.passages} passages`, document.source, groupPills(document.groups)));
+  meta(when(document.updated), `${document.passages} passages`, document.source, groupPills(document.groups)));
   return row;
 }
 
@@ -38,7 +38,7 @@ async function trySearch(app, text, results) {
     const found = await app.client.json("GET", query("/v1/search", { q: text, k: 8 }));
     const cards = found.results.map((result) => h("li", { class: "card" },
       h("p", { class: "row-title" }, result.title), h("p", { class: "plain" }, result.text),
-      h("p", { class: "row-meta" }, `Score ${Number(result.score).toFixed(2)}`, result.document_id)));
+      meta(`Score ${Number(result.score).toFixed(2)}`, result.document_id)));
     const summary = `${found.results.length} passages in ${Math.round(found.took_ms)} ms`;
     results.replaceChildren(h("div", { class: "results" },
       h("div", { class: "row" }, h("h2", {}, summary), button("Clear", () => results.replaceChildren())), h("ol", { class: "cards" }, cards)));
@@ -79,7 +79,7 @@ async function showDocument(app, id, detail, list) {
       ["Updated", when(document.updated)],
     ])),
   );
-  detail.focus();
+  reveal(detail);
 }
 
 function editDocument(app, document, detail, list) {

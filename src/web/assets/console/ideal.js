@@ -31,7 +31,7 @@ function idealRow(app, item, detail, list) {
   } },
   h("span", { class: "row-title" }, questionOf(item.messages)),
   h("span", { class: "row-text" }, item.response),
-  h("span", { class: "row-meta" }, when(item.updated), item.author, SOURCE_WORDS[item.source],
+  meta(when(item.updated), item.author, SOURCE_WORDS[item.source],
     item.status === "draft" ? pill("Waiting", "warn") : pill("Approved", "good")));
   return row;
 }
@@ -75,7 +75,7 @@ async function showIdeal(app, id, detail, list) {
       button("Edit", () => editIdeal(app, item, detail, list)),
       button("Delete", () => deleteIdeal(app, item, detail, list), { class: "button danger" })),
     section("Ideal answer", rendered(item.response)),
-    corrected ? section("It corrects", rendered((corrected.answer?.answer ?? corrected.answer) || "")) : null,
+    corrected ? section("It corrects", rendered(corrected.answer)) : null,
     section("About it", facts([
       ["Status", item.status === "draft" ? "Waiting for approval" : "Approved"],
       ["Source", SOURCE_WORDS[item.source]],
@@ -86,7 +86,7 @@ async function showIdeal(app, id, detail, list) {
       ["Id", h("code", {}, item.id)],
     ])),
   );
-  detail.focus();
+  reveal(detail);
 }
 
 function editIdeal(app, item, detail, list, prefill) {

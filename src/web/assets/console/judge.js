@@ -56,10 +56,10 @@ class JudgingQueue {
     const sides = [["left", "A"], ["right", "B"]].map(([side, letter]) => {
       const id = freshId("side");
       const answer = pair[side];
-      const sources = (answer.citations ?? []).map((source) => h("details", { class: "card" },
+      const sources = answer.citations.map((source) => h("details", { class: "card" },
         h("summary", {}, `${source.n}. ${source.title}`), h("p", { class: "plain" }, source.passage)));
       return h("section", { class: "side", "aria-labelledby": id, "data-side": side }, h("h3", { id }, `Answer ${letter}`),
-        rendered(answer.content ?? answer.answer), sources);
+        rendered(answer.content), sources);
     });
     const choices = JUDGE_CHOICES.map(([choice, label, key]) => button([h("kbd", {}, key), label], () => this.vote(choice),
       { class: "button choice", "data-choice": choice, "aria-keyshortcuts": key }));

@@ -15,6 +15,19 @@ function questionOf(messages) {
   return (messages ?? []).filter((message) => message.role === "user").at(-1)?.content ?? "";
 }
 
+/** A line of small facts; texts become spans, so that they keep their distance. */
+function meta(...parts) {
+  const shown = parts.flat().filter((part) => part !== null && part !== undefined && part !== "");
+  return h("span", { class: "row-meta" }, shown.map((part) => (typeof part === "string" ? h("span", {}, part) : part)));
+}
+
+/** Moves to what was just opened: reading position and, where the page is one column, the view. */
+function reveal(detail) {
+  detail.focus({ preventScroll: true });
+  detail.scrollTop = 0;
+  if (matchMedia("(max-width: 899px)").matches) detail.scrollIntoView({ block: "start" });
+}
+
 function pill(text, kind) {
   return h("span", { class: `pill ${kind ?? ""}` }, text);
 }

@@ -20,6 +20,15 @@ class ApiError extends Error {
   }
 }
 
+/** The status an error would have had, had it come before the stream began. */
+const STATUS_OF_CODE = {
+  conflict: 409,
+  rate_limit_exceeded: 429,
+  queue_full: 429,
+  not_ready: 503,
+  deadline_exceeded: 504,
+};
+
 /** Events out of a server-sent event stream, however it is cut into pieces. */
 class EventParser {
   constructor() {
@@ -114,7 +123,7 @@ class Client {
       for (const { event, data } of parser.push(text)) {
         if (data === "[DONE]") return;
         const value = JSON.parse(data);
-        if (value.error) throw new ApiError(Number(value.error.status) || 500, value.error.message ?? "");
+        if (value.error) throw new ApiError(STATUS_OF_CODE[value.error.code] ?? 500, value.error.message ?? "");
         yield { event, value };
       }
       // A finished answer says [DONE] first; without it the connection broke.

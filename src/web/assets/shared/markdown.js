@@ -94,7 +94,8 @@ function paragraph(lines, cite) {
 
 /** Lines that belong to the list which begins with `first`: its items, what is indented below them, blank lines between. */
 function isListLine(first) {
-  const indent = ITEM.exec(first)[1].length;
+  const [, { length: indent }, marker] = ITEM.exec(first);
+  const ordered = /\d/.test(marker);
   let blank = false;
   return (line) => {
     if (!line.trim()) {
@@ -103,7 +104,8 @@ function isListLine(first) {
       return true;
     }
     const item = ITEM.exec(line);
-    const inside = item ? item[1].length >= indent : !blank || line.search(/\S/) > indent;
+    const sibling = item && item[1].length <= indent + 1;
+    const inside = sibling ? item[1].length >= indent && /\d/.test(item[2]) === ordered : !blank || line.search(/\S/) > indent;
     blank = false;
     return inside;
   };

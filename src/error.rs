@@ -15,6 +15,8 @@ pub enum ErrorCode {
     NotFound,
     /// `model` names no generation that is served.
     ModelNotFound,
+    /// The address does not take this HTTP method.
+    MethodNotAllowed,
     /// The state does not allow it (anymore).
     Conflict,
     /// The body is larger than allowed.
@@ -45,6 +47,7 @@ impl ErrorCode {
             Self::Forbidden => ("forbidden", "permission_error", 403),
             Self::NotFound => ("not_found", "invalid_request_error", 404),
             Self::ModelNotFound => ("model_not_found", "invalid_request_error", 404),
+            Self::MethodNotAllowed => ("method_not_allowed", "invalid_request_error", 405),
             Self::Conflict => ("conflict", "invalid_request_error", 409),
             Self::TooLarge => ("request_too_large", "invalid_request_error", 413),
             Self::UnsupportedMediaType => ("unsupported_media_type", "invalid_request_error", 415),

@@ -1,0 +1,115 @@
+//! Which address is answered by which handler, and who may call it? The first argument of each handler says who.
+
+use std::borrow::Cow;
+
+use actix_cors::Cors;
+use actix_web::http::{Method, header};
+use actix_web::middleware::from_fn;
+use actix_web::web::{self, ServiceConfig, delete, get, post, put};
+
+use crate::config::WidgetConfig;
+
+use super::observe::observe;
+use super::{
+    Context, answers, chat, comparisons, demonstrations, documents, exchange, feedback, health, models, openapi,
+    passages, person, search, widget,
+};
+
+/// How long a browser may remember that another site is allowed.
+const CORS_SECONDS: usize = 3600;
+
+/// Every route, for `App::configure`.
+pub fn configure(context: web::Data<Context>) -> impl FnOnce(&mut ServiceConfig) {
+    move |app| {
+        let scope = web::scope("")
+            .wrap(cors(&context.config.access.widget))
+            .wrap(from_fn(observe))
+            .configure(questions)
+            .configure(judgements)
+            .configure(knowledge)
+            .configure(operations);
+        app.app_data(context).service(scope);
+    }
+}
+
+/// Probes and metrics only, for the listener that `telemetry.metrics_listen` names.
+pub fn configure_scrapes(context: web::Data<Context>) -> impl FnOnce(&mut ServiceConfig) {
+    move |app| {
+        let scope = web::scope("")
+            .wrap(from_fn(observe))
+            .route("/livez", get().to(health::livez))
+            .route("/readyz", get().to(health::readyz))
+            .route("/metrics", get().to(health::metrics_unasked));
+        app.app_data(context).service(scope);
+    }
+}
+
+fn questions(app: &mut ServiceConfig) {
+    app.route("/v1/chat/completions", post().to(chat::complete))
+        .route("/v1/models", get().to(models::list))
+        .route("/v1/models/{id}", get().to(models::get))
+        .route("/v1/answers", get().to(answers::list))
+        .route("/v1/answers/{id}", get().to(answers::get))
+        .route("/v1/me", get().to(person::me))
+        .route("/v1/widget/token", post().to(widget::token));
+}
+
+fn judgements(app: &mut ServiceConfig) {
+    app.service(
+        web::resource("/v1/comparisons").route(post().to(comparisons::create)).route(get().to(comparisons::list)),
+    )
+    .route("/v1/comparisons/{id}", get().to(comparisons::get))
+    .route("/v1/comparisons/{id}/vote", post().to(comparisons::vote))
+    .route("/v1/feedback", get().to(feedback::list))
+    .service(
+        web::resource("/v1/feedback/{answer_id}").route(put().to(feedback::put)).route(get().to(feedback::get)),
+    )
+    .service(
+        web::resource("/v1/demonstrations")
+            .route(post().to(demonstrations::create))
+            .route(get().to(demonstrations::list)),
+    )
+    .service(
+        web::resource("/v1/demonstrations/{id}")
+            .route(get().to(demonstrations::get))
+            .route(put().to(demonstrations::put))
+            .route(delete().to(demonstrations::delete)),
+    )
+    .route("/v1/demonstrations/{id}/restore", post().to(demonstrations::restore))
+    .route("/v1/export", get().to(exchange::export))
+    .route("/v1/import", post().to(exchange::import));
+}
+
+fn knowledge(app: &mut ServiceConfig) {
+    app.route("/v1/search", get().to(search::search))
+        .route("/v1/passages/{id}", get().to(passages::get))
+        .route("/v1/documents", get().to(documents::list))
+        .service(
+            web::resource("/v1/documents/{id}")
+                .route(get().to(documents::get))
+                .route(put().to(documents::put))
+                .route(delete().to(documents::delete)),
+        );
+}
+
+fn operations(app: &mut ServiceConfig) {
+    app.route("/livez", get().to(health::livez))
+        .route("/readyz", get().to(health::readyz))
+        .route("/health", get().to(health::readyz))
+        .route("/metrics", get().to(health::metrics))
+        .route("/openapi.json", get().to(openapi::get));
+}
+
+/// Pages of the widget's sites may read responses; nobody else's may.
+fn cors(widget: &WidgetConfig) -> Cors {
+    let mut cors = Cors::default();
+    for origin in &widget.origins {
+        cors = cors.allowed_origin(origin);
+    }
+    cors.allowed_methods([Method::GET, Method::POST, Method::PUT])
+        .allowed_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::HeaderName::from_static("x-request-id")])
+        .expose_headers(["x-request-id", "retry-after"].map(Cow::Borrowed).iter().map(AsRef::as_ref).collect::<Vec<&str>>())
+        .max_age(CORS_SECONDS)
+        // Who is not allowed gets no headers; what a request may do is for the handlers to say.
+        .block_on_origin_mismatch(false)
+}

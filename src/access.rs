@@ -117,7 +117,12 @@ impl Access {
             AccessMode::Open | AccessMode::Tokens | AccessMode::Proxy => None,
         };
         let widget = widget::Signer::open(ledger.as_ref()).await?;
-        Ok(Self { config: config.clone(), ledger, jwt, widget })
+        Ok(Self {
+            config: config.clone(),
+            ledger,
+            jwt,
+            widget,
+        })
     }
 
     /// Recognises who sends a request.
@@ -131,9 +136,16 @@ impl Access {
         let bearer = credentials.authorization.and_then(bearer);
         let caller = match bearer {
             Some(token) if widget::is_widget_token(token) => self.widget.verify(token, &site)?,
-            _ => Caller { identity: self.identify(credentials, bearer).await?, scope: Scope::Full },
+            _ => Caller {
+                identity: self.identify(credentials, bearer).await?,
+                scope: Scope::Full,
+            },
         };
-        Ok(if site.is_foreign() { caller.as_widget() } else { caller })
+        Ok(if site.is_foreign() {
+            caller.into_widget_scope()
+        } else {
+            caller
+        })
     }
 
     /// Makes a token for the widget on another site's pages, bound to a person and that site.
@@ -142,7 +154,10 @@ impl Access {
     /// When a name or the origin is malformed, or the origin is not in `access.widget.origins`.
     pub fn widget_token(&self, grant: WidgetGrant) -> Result<WidgetToken, Error> {
         if !self.config.widget.origins.contains(&grant.origin) {
-            return Err(Error::invalid("origin", "this origin is not in access.widget.origins"));
+            return Err(Error::invalid(
+                "origin",
+                "this origin is not in access.widget.origins",
+            ));
         }
         check_names(&grant.user, &grant.groups)?;
         Ok(self.widget.mint(grant, self.config.widget.token_seconds))
@@ -154,13 +169,15 @@ impl Access {
             (AccessMode::Tokens, _) => tokens::verify(self.ledger.as_ref(), required(bearer)?).await,
             (AccessMode::Proxy, _) => proxy::identify(&self.config.proxy, credentials),
             (AccessMode::Jwt, Some(verifier)) => verifier.verify(required(bearer)?),
-            (AccessMode::Jwt, None) => Err(invalid_credentials("this server has no key to check tokens with")),
+            (AccessMode::Jwt, None) => {
+                Err(invalid_credentials("this server has no key to check tokens with"))
+            }
         }
     }
 }
 
 impl Caller {
-    fn as_widget(mut self) -> Self {
+    fn into_widget_scope(mut self) -> Self {
         self.identity.role = Role::Employee;
         self.scope = Scope::Widget;
         self
@@ -183,7 +200,9 @@ fn bearer(header: &str) -> Option<&str> {
 }
 
 fn required(bearer: Option<&str>) -> Result<&str, Error> {
-    bearer.ok_or_else(|| invalid_credentials("this server needs a token: send it as Authorization: Bearer TOKEN"))
+    bearer.ok_or_else(|| {
+        invalid_credentials("this server needs a token: send it as Authorization: Bearer TOKEN")
+    })
 }
 
 fn invalid_credentials(message: impl Into<String>) -> Error {
@@ -204,10 +223,15 @@ fn role_of(groups: &Groups, operator_groups: &[String], curator_groups: &[String
 /// Names are stored, logged by id and compared; a group's name also travels in comma-separated headers.
 fn check_names(user: &str, groups: &Groups) -> Result<(), Error> {
     let plain = |name: &str| {
-        !name.trim().is_empty() && name.chars().count() <= MAX_NAME_CHARS && !name.chars().any(char::is_control)
+        !name.trim().is_empty()
+            && name.chars().count() <= MAX_NAME_CHARS
+            && !name.chars().any(char::is_control)
     };
     if !plain(user) {
-        return Err(Error::invalid("user", "a person's name has 1 to 200 characters, none of them control characters"));
+        return Err(Error::invalid(
+            "user",
+            "a person's name has 1 to 200 characters, none of them control characters",
+        ));
     }
     if !groups.iter().all(|group| plain(group) && !group.contains(',')) {
         return Err(Error::invalid(

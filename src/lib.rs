@@ -21,7 +21,7 @@ pub mod telemetry;
 
 // Online: answer one turn.
 // pub mod api;
-// pub mod access;
+pub mod access;
 pub mod chat;
 pub mod admission;
 pub mod retrieval;

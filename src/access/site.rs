@@ -47,7 +47,9 @@ pub(super) fn of<'a>(credentials: &Credentials<'a>, config: &AccessConfig) -> Re
     match credentials.origin {
         None => Ok(Site::Own(host)),
         Some(origin) if host.is_some() && authority(origin) == host => Ok(Site::Own(host)),
-        Some(origin) if config.widget.origins.iter().any(|allowed| allowed == origin) => Ok(Site::Foreign(origin)),
+        Some(origin) if config.widget.origins.iter().any(|allowed| allowed == origin) => {
+            Ok(Site::Foreign(origin))
+        }
         // A browser keeps the answer to a mere read from the page (no CORS headers), but nothing may change.
         Some(_) if !credentials.changes_state && config.mode != AccessMode::Open => Ok(Site::Own(host)),
         Some(_) => Err(Error::new(
@@ -59,9 +61,9 @@ pub(super) fn of<'a>(credentials: &Credentials<'a>, config: &AccessConfig) -> Re
 
 /// The host people address: what a trusted proxy says, else the `Host` header.
 fn public_host<'a>(credentials: &Credentials<'a>, config: &AccessConfig) -> Option<&'a str> {
-    let forwarded = credentials.forwarded_host.filter(|_| {
-        config.mode == AccessMode::Proxy && proxy::is_trusted(&config.proxy, credentials.peer)
-    });
+    let forwarded = credentials
+        .forwarded_host
+        .filter(|_| config.mode == AccessMode::Proxy && proxy::is_trusted(&config.proxy, credentials.peer));
     forwarded.or(credentials.host)
 }
 
@@ -71,12 +73,17 @@ fn authority(origin: &str) -> Option<&str> {
 }
 
 fn is_loopback(host: &str) -> bool {
-    let name = host.strip_prefix('[').and_then(|rest| rest.split_once(']')).map_or_else(
-        || host.rsplit_once(':').map_or(host, |(name, _)| name),
-        |(address, _)| address,
-    );
+    let name = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+        .map_or_else(
+            || host.rsplit_once(':').map_or(host, |(name, _)| name),
+            |(address, _)| address,
+        );
     let name = name.to_ascii_lowercase();
-    name == "localhost" || name.ends_with(".localhost") || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 #[cfg(test)]
@@ -84,11 +91,19 @@ mod tests {
     use super::*;
 
     fn request<'a>(host: &'a str, origin: Option<&'a str>) -> Credentials<'a> {
-        Credentials { host: Some(host), origin, changes_state: true, ..Credentials::default() }
+        Credentials {
+            host: Some(host),
+            origin,
+            changes_state: true,
+            ..Credentials::default()
+        }
     }
 
     fn config(mode: AccessMode) -> AccessConfig {
-        let mut config = AccessConfig { mode, ..AccessConfig::default() };
+        let mut config = AccessConfig {
+            mode,
+            ..AccessConfig::default()
+        };
         config.widget.origins = vec!["https://intranet.example".into()];
         config
     }
@@ -98,9 +113,20 @@ mod tests {
         let config = config(AccessMode::Tokens);
         let site = |origin| of(&request("chat.example:8080", origin), &config).map_err(|e| e.code);
         assert_eq!(site(None), Ok(Site::Own(Some("chat.example:8080"))));
-        assert_eq!(site(Some("https://chat.example:8080")), Ok(Site::Own(Some("chat.example:8080"))));
-        assert_eq!(site(Some("https://intranet.example")), Ok(Site::Foreign("https://intranet.example")));
-        for foreign in ["https://evil.example", "null", "https://chat.example", "https://intranet.example.evil.example"] {
+        assert_eq!(
+            site(Some("https://chat.example:8080")),
+            Ok(Site::Own(Some("chat.example:8080")))
+        );
+        assert_eq!(
+            site(Some("https://intranet.example")),
+            Ok(Site::Foreign("https://intranet.example"))
+        );
+        for foreign in [
+            "https://evil.example",
+            "null",
+            "https://chat.example",
+            "https://intranet.example.evil.example",
+        ] {
             assert_eq!(site(Some(foreign)), Err(ErrorCode::Forbidden), "{foreign}");
         }
     }
@@ -108,10 +134,23 @@ mod tests {
     #[test]
     fn open_mode_answers_to_loopback_names_only() {
         let config = config(AccessMode::Open);
-        for host in ["localhost:8080", "127.0.0.1", "127.8.9.1:80", "[::1]:8080", "attune.localhost", "LOCALHOST"] {
+        for host in [
+            "localhost:8080",
+            "127.0.0.1",
+            "127.8.9.1:80",
+            "[::1]:8080",
+            "attune.localhost",
+            "LOCALHOST",
+        ] {
             assert!(of(&request(host, None), &config).is_ok(), "{host}");
         }
-        for host in ["rebound.example:8080", "10.0.0.1", "localhost.example", "[2001:db8::1]:80", ""] {
+        for host in [
+            "rebound.example:8080",
+            "10.0.0.1",
+            "localhost.example",
+            "[2001:db8::1]:80",
+            "",
+        ] {
             assert!(of(&request(host, None), &config).is_err(), "{host}");
         }
     }

@@ -53,7 +53,11 @@ pub async fn create(ledger: &dyn Ledger, new: NewToken) -> Result<(TokenRow, Str
 /// # Errors
 /// When no token has this id, or the ledger can not write.
 pub async fn revoke(ledger: &dyn Ledger, id: &str) -> Result<(), Error> {
-    if ledger.revoke_token(id, now()).await? { Ok(()) } else { Err(Error::not_found(format!("token {id:?}"))) }
+    if ledger.revoke_token(id, now()).await? {
+        Ok(())
+    } else {
+        Err(Error::not_found(format!("token {id:?}")))
+    }
 }
 
 /// The person a token stands for. The ledger is asked each time (a point query on a hash), so that a revocation, from
@@ -70,7 +74,12 @@ pub(super) async fn verify(ledger: &dyn Ledger, secret: &str) -> Result<Identity
     if row.expires.is_some_and(|expires| expires <= now()) {
         return Err(invalid_credentials("this token has expired"));
     }
-    Ok(Identity { user: row.user, groups: row.groups, role: row.role, sees_everything: false })
+    Ok(Identity {
+        user: row.user,
+        groups: row.groups,
+        role: row.role,
+        sees_everything: false,
+    })
 }
 
 fn sha256(secret: &str) -> String {

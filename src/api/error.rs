@@ -32,7 +32,14 @@ struct ErrorObject {
 impl From<&Error> for ErrorBody {
     fn from(error: &Error) -> Self {
         let (code, kind, _) = error.code.row();
-        Self { error: ErrorObject { message: error.message.clone(), kind, param: error.param.clone(), code } }
+        Self {
+            error: ErrorObject {
+                message: error.message.clone(),
+                kind,
+                param: error.param.clone(),
+                code,
+            },
+        }
     }
 }
 
@@ -84,11 +91,16 @@ pub(super) fn uniform(response: ServiceResponse<BoxBody>) -> ServiceResponse<Box
 
 fn framework_error(status: StatusCode) -> Error {
     match status {
-        StatusCode::NOT_FOUND => Error::new(ErrorCode::NotFound, "there is no such address; see /openapi.json"),
-        StatusCode::METHOD_NOT_ALLOWED => {
-            Error::new(ErrorCode::MethodNotAllowed, "this address does not take this method; see /openapi.json")
+        StatusCode::NOT_FOUND => {
+            Error::new(ErrorCode::NotFound, "there is no such address; see /openapi.json")
         }
-        StatusCode::PAYLOAD_TOO_LARGE => Error::new(ErrorCode::TooLarge, "the body is larger than this server takes"),
+        StatusCode::METHOD_NOT_ALLOWED => Error::new(
+            ErrorCode::MethodNotAllowed,
+            "this address does not take this method; see /openapi.json",
+        ),
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            Error::new(ErrorCode::TooLarge, "the body is larger than this server takes")
+        }
         status if status.is_client_error() => {
             Error::new(ErrorCode::InvalidRequest, "the request can not be understood")
         }

@@ -69,22 +69,33 @@ async fn authorise(request: &HttpRequest, role: Role, scope: Scope) -> Result<Id
         forwarded_host: text("x-forwarded-host"),
         host: text("host"),
         // An origin that is no text is no origin we know.
-        origin: request.headers().get(header::ORIGIN).map(|value| value.to_str().unwrap_or("null")),
+        origin: request
+            .headers()
+            .get(header::ORIGIN)
+            .map(|value| value.to_str().unwrap_or("null")),
         peer: request.peer_addr().map(|address| address.ip()),
         changes_state: !request.method().is_safe(),
     };
-    let Caller { identity, scope: granted } = context.access.authenticate(&credentials).await?;
+    let Caller {
+        identity,
+        scope: granted,
+    } = context.access.authenticate(&credentials).await?;
     if granted == Scope::Widget && scope == Scope::Full {
         return Err(Error::new(ErrorCode::Forbidden, "the widget may not do this"));
     }
     if identity.role < role {
-        return Err(Error::new(ErrorCode::Forbidden, format!("this needs the role {role}; yours is {}", identity.role)));
+        return Err(Error::new(
+            ErrorCode::Forbidden,
+            format!("this needs the role {role}; yours is {}", identity.role),
+        ));
     }
     Ok(identity)
 }
 
 fn context(request: &HttpRequest) -> Result<&web::Data<Context>, Error> {
-    request.app_data().ok_or_else(|| Error::internal("the context is missing from the application"))
+    request
+        .app_data()
+        .ok_or_else(|| Error::internal("the context is missing from the application"))
 }
 
 /// A JSON body up to `server.max_body_bytes`; the error names the field at fault.
@@ -123,33 +134,55 @@ impl<T: DeserializeOwned> FromRequest for LargeJson<T> {
     }
 }
 
-async fn read_json<T: DeserializeOwned>(headers: &HeaderMap, payload: Payload, limit: usize) -> Result<T, Error> {
-    let kind = headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default().to_ascii_lowercase());
+async fn read_json<T: DeserializeOwned>(
+    headers: &HeaderMap,
+    payload: Payload,
+    limit: usize,
+) -> Result<T, Error> {
+    let kind = headers
+        .get(header::CONTENT_TYPE)
+        .map(|kind| kind.to_str().unwrap_or_default().to_ascii_lowercase());
     let is_json = |kind: &str| {
         let essence = kind.split(';').next().unwrap_or_default().trim();
         essence == "application/json" || essence.ends_with("+json")
     };
     if kind.is_some_and(|kind| !is_json(&kind)) {
-        return Err(Error::new(ErrorCode::UnsupportedMediaType, "send JSON, with content-type: application/json"));
+        return Err(Error::new(
+            ErrorCode::UnsupportedMediaType,
+            "send JSON, with content-type: application/json",
+        ));
     }
-    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(Error::new(ErrorCode::UnsupportedMediaType, "send the body without content-encoding"));
+    if headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|encoding| encoding != "identity")
+    {
+        return Err(Error::new(
+            ErrorCode::UnsupportedMediaType,
+            "send the body without content-encoding",
+        ));
     }
     parse_json(&read_body(headers, payload, limit).await?)
 }
 
 /// Reads a body of at most `limit` bytes.
 async fn read_body(headers: &HeaderMap, mut payload: Payload, limit: usize) -> Result<Vec<u8>, Error> {
-    let too_large =
-        || Error::new(ErrorCode::TooLarge, format!("the body is larger than the {limit} bytes this call takes"));
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let too_large = || {
+        Error::new(
+            ErrorCode::TooLarge,
+            format!("the body is larger than the {limit} bytes this call takes"),
+        )
+    };
+    let announced = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
     let mut body = Vec::with_capacity(announced.unwrap_or_default());
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|error| {
-            Error::new(ErrorCode::InvalidRequest, "the body broke off").caused_by(std::io::Error::other(error))
+            Error::new(ErrorCode::InvalidRequest, "the body broke off")
+                .caused_by(std::io::Error::other(error))
         })?;
         if body.len() + chunk.len() > limit {
             return Err(too_large());
@@ -166,12 +199,18 @@ fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
         let (path, problem) = (error.path().to_string(), error.inner().to_string());
         match error.inner().classify() {
             serde_json::error::Category::Data => field_error(&path, &problem),
-            _ => Error::new(ErrorCode::InvalidRequest, format!("the body is not valid JSON: {problem}")),
+            _ => Error::new(
+                ErrorCode::InvalidRequest,
+                format!("the body is not valid JSON: {problem}"),
+            ),
         }
     })?;
-    parser
-        .end()
-        .map_err(|error| Error::new(ErrorCode::InvalidRequest, format!("the body is not valid JSON: {error}")))?;
+    parser.end().map_err(|error| {
+        Error::new(
+            ErrorCode::InvalidRequest,
+            format!("the body is not valid JSON: {error}"),
+        )
+    })?;
     Ok(value)
 }
 
@@ -186,7 +225,11 @@ impl<T: DeserializeOwned> FromRequest for Query<T> {
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let pairs = url::form_urlencoded::parse(request.query_string().as_bytes());
         let parsed = serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(pairs));
-        ready(parsed.map(Self).map_err(|error| field_error(&error.path().to_string(), &error.inner().to_string())))
+        ready(
+            parsed
+                .map(Self)
+                .map_err(|error| field_error(&error.path().to_string(), &error.inner().to_string())),
+        )
     }
 }
 
@@ -246,7 +289,11 @@ mod tests {
             (r#"{"name":"a"} x"#, None),
         ] {
             let error = parse_json::<Outer>(body.as_bytes()).unwrap_err();
-            assert_eq!((error.code, error.param.as_deref()), (ErrorCode::InvalidRequest, param), "{body}: {error}");
+            assert_eq!(
+                (error.code, error.param.as_deref()),
+                (ErrorCode::InvalidRequest, param),
+                "{body}: {error}"
+            );
         }
         let error = parse_json::<Outer>(b"{\"name\":\"\xff\"}").unwrap_err();
         assert!(error.message.contains("not valid JSON"), "{error}");

@@ -52,7 +52,11 @@ struct Checks {
 /// Says that the process runs. Asks nothing else: a restart does not cure a slow database.
 #[utoipa::path(get, path = "/livez", tag = "operations", security(()), responses((status = 200, body = Health)))]
 pub(super) async fn livez() -> web::Json<Health> {
-    web::Json(Health { status: "alive", checks: None, error: None })
+    web::Json(Health {
+        status: "alive",
+        checks: None,
+        error: None,
+    })
 }
 
 /// Says whether questions can be answered now; `?verbose` says more. `/health` is the same.
@@ -73,16 +77,28 @@ pub(super) async fn readyz(request: HttpRequest, context: web::Data<Context>) ->
     });
     let not_ready = |message: String| Error::new(ErrorCode::NotReady, message);
     let (status, error) = match (readiness, ping) {
-        (Readiness::Loading(what), _) => ("loading", Some(not_ready(format!("the server is not ready yet: {what}")))),
+        (Readiness::Loading(what), _) => (
+            "loading",
+            Some(not_ready(format!("the server is not ready yet: {what}"))),
+        ),
         (Readiness::Draining, _) => ("draining", Some(not_ready("the server is going down".into()))),
-        (Readiness::Ready, Err(cause)) => {
-            ("failing", Some(not_ready("the ledger's database does not answer".into()).caused_by(cause)))
-        }
+        (Readiness::Ready, Err(cause)) => (
+            "failing",
+            Some(not_ready("the ledger's database does not answer".into()).caused_by(cause)),
+        ),
         (Readiness::Ready, Ok(())) => ("ready", None),
     };
-    let mut response = HttpResponse::build(error.as_ref().map_or(actix_web::http::StatusCode::OK, Error::status_code));
+    let mut response = HttpResponse::build(
+        error
+            .as_ref()
+            .map_or(actix_web::http::StatusCode::OK, Error::status_code),
+    );
     error.iter().for_each(log);
-    response.json(Health { status, checks, error: error.as_ref().map(ErrorBody::from) })
+    response.json(Health {
+        status,
+        checks,
+        error: error.as_ref().map(ErrorBody::from),
+    })
 }
 
 fn is_verbose(request: &HttpRequest) -> bool {
@@ -105,10 +121,18 @@ pub(super) async fn metrics_unasked(context: web::Data<Context>) -> Result<HttpR
 async fn render(context: web::Data<Context>) -> Result<HttpResponse, Error> {
     let text = blocking(move || {
         let stats = context.library.stats().map_err(Error::from)?;
-        context.metrics.index_documents.set(i64::try_from(stats.documents).unwrap_or(i64::MAX));
-        context.metrics.index_passages.set(i64::try_from(stats.passages).unwrap_or(i64::MAX));
+        context
+            .metrics
+            .index_documents
+            .set(i64::try_from(stats.documents).unwrap_or(i64::MAX));
+        context
+            .metrics
+            .index_passages
+            .set(i64::try_from(stats.passages).unwrap_or(i64::MAX));
         context.metrics.render().map_err(Error::internal)
     })
     .await?;
-    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")).body(text))
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
+        .body(text))
 }

@@ -40,7 +40,8 @@ pub(super) async fn observe(
     let route = request.match_pattern().unwrap_or_else(|| UNMATCHED.into());
     let method = method_label(request.method());
     let span = tracing::info_span!("request", %id, method, %route);
-    let mut measured = (!UNMEASURED.contains(&route.as_str())).then(|| Measured::start(&context.metrics, method, route));
+    let mut measured =
+        (!UNMEASURED.contains(&route.as_str())).then(|| Measured::start(&context.metrics, method, route));
     let response = next.call(request).instrument(span.clone()).await?;
     span.in_scope(|| {
         if let Some(error) = response.response().error().and_then(|e| e.as_error::<Error>()) {
@@ -52,7 +53,13 @@ pub(super) async fn observe(
     if let Some(measured) = &mut measured {
         measured.status = Some(response.status().as_u16());
     }
-    Ok(response.map_body(|_, body| BoxBody::new(Observed { body, span, _measured: measured })))
+    Ok(response.map_body(|_, body| {
+        BoxBody::new(Observed {
+            body,
+            span,
+            _measured: measured,
+        })
+    }))
 }
 
 /// The caller's id when it is a plain one, else a new one.
@@ -60,9 +67,15 @@ fn request_id(request: &ServiceRequest) -> String {
     let sane = |id: &&str| {
         !id.is_empty()
             && id.len() <= MAX_REQUEST_ID_BYTES
-            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
+            && id
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
     };
-    let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(sane);
+    let given = request
+        .headers()
+        .get(REQUEST_ID)
+        .and_then(|id| id.to_str().ok())
+        .filter(sane);
     given.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
 }
 
@@ -84,7 +97,11 @@ fn add_headers(response: &mut ServiceResponse<BoxBody>, id: &str, context: &Cont
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
-    let policy = if is_page { page_policy(&context.config.access.widget.origins) } else { DATA_POLICY.into() };
+    let policy = if is_page {
+        page_policy(&context.config.access.widget.origins)
+    } else {
+        DATA_POLICY.into()
+    };
     let is_call = response.request().path().starts_with("/v1/");
     let headers = response.headers_mut();
     let mut set = |name: header::HeaderName, value: &str| {
@@ -98,7 +115,10 @@ fn add_headers(response: &mut ServiceResponse<BoxBody>, id: &str, context: &Cont
     set(header::CONTENT_SECURITY_POLICY, &policy);
     if is_call && !headers.contains_key(header::CACHE_CONTROL) {
         // Answers depend on who asks.
-        headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+        headers.insert(
+            header::CACHE_CONTROL,
+            header::HeaderValue::from_static("no-store"),
+        );
     }
 }
 
@@ -127,7 +147,13 @@ struct Measured {
 impl Measured {
     fn start(metrics: &Metrics, method: &'static str, route: String) -> Self {
         metrics.http_in_flight.inc();
-        Self { metrics: metrics.clone(), method, route, status: None, started: Instant::now() }
+        Self {
+            metrics: metrics.clone(),
+            method,
+            route,
+            status: None,
+            started: Instant::now(),
+        }
     }
 }
 
@@ -136,9 +162,15 @@ impl Drop for Measured {
         // 499 as nginx writes it: the client went away before there was a status.
         let status = self.status.unwrap_or(499).to_string();
         self.metrics.http_in_flight.dec();
-        self.metrics.http_requests.with_label_values(&[self.method, &self.route, &status]).inc();
+        self.metrics
+            .http_requests
+            .with_label_values(&[self.method, &self.route, &status])
+            .inc();
         let seconds = self.started.elapsed().as_secs_f64();
-        self.metrics.http_request_seconds.with_label_values(&[self.method, &self.route]).observe(seconds);
+        self.metrics
+            .http_request_seconds
+            .with_label_values(&[self.method, &self.route])
+            .observe(seconds);
     }
 }
 
@@ -156,7 +188,10 @@ impl MessageBody for Observed {
         self.body.size()
     }
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<Result<Bytes, Self::Error>>> {
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        cx: &mut task::Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Self::Error>>> {
         let this = &mut *self;
         let _entered = this.span.enter();
         Pin::new(&mut this.body).poll_next(cx)

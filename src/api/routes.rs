@@ -11,8 +11,8 @@ use crate::config::WidgetConfig;
 
 use super::observe::observe;
 use super::{
-    Context, answers, chat, comparisons, demonstrations, documents, exchange, feedback, health, models, openapi,
-    passages, person, search, widget,
+    Context, answers, chat, comparisons, demonstrations, documents, exchange, feedback, health, models,
+    openapi, passages, person, search, widget,
 };
 
 /// How long a browser may remember that another site is allowed.
@@ -56,13 +56,17 @@ fn questions(app: &mut ServiceConfig) {
 
 fn judgements(app: &mut ServiceConfig) {
     app.service(
-        web::resource("/v1/comparisons").route(post().to(comparisons::create)).route(get().to(comparisons::list)),
+        web::resource("/v1/comparisons")
+            .route(post().to(comparisons::create))
+            .route(get().to(comparisons::list)),
     )
     .route("/v1/comparisons/{id}", get().to(comparisons::get))
     .route("/v1/comparisons/{id}/vote", post().to(comparisons::vote))
     .route("/v1/feedback", get().to(feedback::list))
     .service(
-        web::resource("/v1/feedback/{answer_id}").route(put().to(feedback::put)).route(get().to(feedback::get)),
+        web::resource("/v1/feedback/{answer_id}")
+            .route(put().to(feedback::put))
+            .route(get().to(feedback::get)),
     )
     .service(
         web::resource("/v1/demonstrations")
@@ -75,7 +79,10 @@ fn judgements(app: &mut ServiceConfig) {
             .route(put().to(demonstrations::put))
             .route(delete().to(demonstrations::delete)),
     )
-    .route("/v1/demonstrations/{id}/restore", post().to(demonstrations::restore))
+    .route(
+        "/v1/demonstrations/{id}/restore",
+        post().to(demonstrations::restore),
+    )
     .route("/v1/export", get().to(exchange::export))
     .route("/v1/import", post().to(exchange::import));
 }
@@ -107,8 +114,18 @@ fn cors(widget: &WidgetConfig) -> Cors {
         cors = cors.allowed_origin(origin);
     }
     cors.allowed_methods([Method::GET, Method::POST, Method::PUT])
-        .allowed_headers([header::AUTHORIZATION, header::CONTENT_TYPE, header::HeaderName::from_static("x-request-id")])
-        .expose_headers(["x-request-id", "retry-after"].map(Cow::Borrowed).iter().map(AsRef::as_ref).collect::<Vec<&str>>())
+        .allowed_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::HeaderName::from_static("x-request-id"),
+        ])
+        .expose_headers(
+            ["x-request-id", "retry-after"]
+                .map(Cow::Borrowed)
+                .iter()
+                .map(AsRef::as_ref)
+                .collect::<Vec<&str>>(),
+        )
         .max_age(CORS_SECONDS)
         // Who is not allowed gets no headers; what a request may do is for the handlers to say.
         .block_on_origin_mismatch(false)

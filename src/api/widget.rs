@@ -34,5 +34,9 @@ pub(super) async fn token(
     Json(request): Json<WidgetTokenRequest>,
 ) -> Result<web::Json<WidgetToken>, Error> {
     let WidgetTokenRequest { user, groups, origin } = request;
-    Ok(web::Json(context.access.widget_token(WidgetGrant { user, groups, origin })?))
+    Ok(web::Json(context.access.widget_token(WidgetGrant {
+        user,
+        groups,
+        origin,
+    })?))
 }

@@ -85,17 +85,27 @@ impl ChatRequest {
         extension.validate()?;
         let generation = resolve_generation(self.model.as_deref(), extension.generation, served)?;
         let n = self.n.unwrap_or(1);
-        check((1..=MAX_CHOICES).contains(&n), "n", || format!("n must be 1 to {MAX_CHOICES}"))?;
-        let in_range = |value: Option<f32>, ok: fn(f32) -> bool| value.is_none_or(ok);
-        check(in_range(self.temperature, |t| (0.0..=2.0).contains(&t)), "temperature", || {
-            "temperature must be 0 to 2".into()
+        check((1..=MAX_CHOICES).contains(&n), "n", || {
+            format!("n must be 1 to {MAX_CHOICES}")
         })?;
-        check(in_range(self.top_p, |p| p > 0.0 && p <= 1.0), "top_p", || "top_p must be above 0 and at most 1".into())?;
+        let in_range = |value: Option<f32>, ok: fn(f32) -> bool| value.is_none_or(ok);
+        check(
+            in_range(self.temperature, |t| (0.0..=2.0).contains(&t)),
+            "temperature",
+            || "temperature must be 0 to 2".into(),
+        )?;
+        check(in_range(self.top_p, |p| p > 0.0 && p <= 1.0), "top_p", || {
+            "top_p must be above 0 and at most 1".into()
+        })?;
         check_max_tokens("max_tokens", self.max_tokens, limits)?;
         check_max_tokens("max_completion_tokens", self.max_completion_tokens, limits)?;
         let stop = self.stop.map(|stop| stop.0).unwrap_or_default();
-        check(stop.len() <= MAX_STOPS, "stop", || format!("stop takes at most {MAX_STOPS} texts"))?;
-        check(stop.iter().all(|text| !text.is_empty()), "stop", || "a stop text is empty".into())?;
+        check(stop.len() <= MAX_STOPS, "stop", || {
+            format!("stop takes at most {MAX_STOPS} texts")
+        })?;
+        check(stop.iter().all(|text| !text.is_empty()), "stop", || {
+            "a stop text is empty".into()
+        })?;
         let stream = self.stream.unwrap_or(false);
         check(stream || self.stream_options.is_none(), "stream_options", || {
             "stream_options needs stream to be true".into()
@@ -114,7 +124,11 @@ impl ChatRequest {
             groups: extension.groups,
             generation,
         };
-        Ok(Turn { question, n, stream: stream.then(|| self.stream_options.unwrap_or_default()) })
+        Ok(Turn {
+            question,
+            n,
+            stream: stream.then(|| self.stream_options.unwrap_or_default()),
+        })
     }
 }
 
@@ -124,10 +138,15 @@ pub(in crate::api) fn resolve_generation(
     generation: Option<GenerationId>,
     served: &[GenerationId],
 ) -> Result<Option<GenerationId>, Error> {
-    let named = model.filter(|model| *model != ACTIVE_MODEL).map(GenerationId::from_wire);
+    let named = model
+        .filter(|model| *model != ACTIVE_MODEL)
+        .map(GenerationId::from_wire);
     let (wanted, param) = match (named, generation) {
         (Some(model), Some(generation)) if model != generation => {
-            return Err(Error::invalid("attune.generation", "attune.generation and model name different generations"));
+            return Err(Error::invalid(
+                "attune.generation",
+                "attune.generation and model name different generations",
+            ));
         }
         (Some(model), _) => (model, "model"),
         (None, Some(generation)) => (generation, "attune.generation"),
@@ -137,30 +156,48 @@ pub(in crate::api) fn resolve_generation(
         return Ok(Some(wanted));
     }
     let message = "this model does not exist or is not loaded; GET /v1/models lists those that are";
-    Err(Error { param: Some(param.into()), ..Error::new(ErrorCode::ModelNotFound, message) })
+    Err(Error {
+        param: Some(param.into()),
+        ..Error::new(ErrorCode::ModelNotFound, message)
+    })
 }
 
 fn check(ok: bool, param: &str, problem: impl FnOnce() -> String) -> Result<(), Error> {
-    if ok { Ok(()) } else { Err(Error::invalid(param, problem())) }
+    if ok {
+        Ok(())
+    } else {
+        Err(Error::invalid(param, problem()))
+    }
 }
 
 fn check_max_tokens(param: &str, value: Option<u32>, limits: &GenerationConfig) -> Result<(), Error> {
     let limit = limits.max_tokens_limit;
-    check(value.is_none_or(|value| (1..=limit).contains(&value)), param, || format!("{param} must be 1 to {limit}"))
+    check(
+        value.is_none_or(|value| (1..=limit).contains(&value)),
+        param,
+        || format!("{param} must be 1 to {limit}"),
+    )
 }
 
 fn top_logprobs(wanted: bool, top: Option<u8>) -> Result<Option<u8>, Error> {
-    check(wanted || top.is_none(), "top_logprobs", || "top_logprobs needs logprobs to be true".into())?;
-    check(top.is_none_or(|top| top <= MAX_TOP_LOGPROBS), "top_logprobs", || {
-        format!("top_logprobs must be 0 to {MAX_TOP_LOGPROBS}")
+    check(wanted || top.is_none(), "top_logprobs", || {
+        "top_logprobs needs logprobs to be true".into()
     })?;
+    check(
+        top.is_none_or(|top| top <= MAX_TOP_LOGPROBS),
+        "top_logprobs",
+        || format!("top_logprobs must be 0 to {MAX_TOP_LOGPROBS}"),
+    )?;
     Ok(wanted.then(|| top.unwrap_or(0)))
 }
 
 /// A text, or a list of texts.
 #[derive(utoipa::ToSchema)]
 #[schema(as = StopTexts)]
-#[expect(dead_code, reason = "describes `Stop`, whose own parser names the item at fault, to OpenAPI")]
+#[expect(
+    dead_code,
+    reason = "describes `Stop`, whose own parser names the item at fault, to OpenAPI"
+)]
 #[serde(untagged)]
 pub(in crate::api) enum StopSchema {
     /// One text.
@@ -209,7 +246,9 @@ mod tests {
             body["messages"] = json!([{"role": "user", "content": "Where is HR?"}]);
         }
         let served = [GenerationId::from_wire("gen-1")];
-        serde_json::from_value::<ChatRequest>(body).unwrap().into_turn(&GenerationConfig::default(), &served)
+        serde_json::from_value::<ChatRequest>(body)
+            .unwrap()
+            .into_turn(&GenerationConfig::default(), &served)
     }
 
     fn param(body: Value) -> Option<String> {
@@ -228,8 +267,14 @@ mod tests {
         .unwrap();
         let question = turn.question;
         assert_eq!(question.messages[0], crate::domain::Message::system("ab"));
-        assert_eq!((question.seed, question.max_tokens, question.k), (Some(u64::MAX), Some(9), Some(3)));
-        assert_eq!((question.stop, question.top_logprobs), (vec!["END".to_owned()], Some(0)));
+        assert_eq!(
+            (question.seed, question.max_tokens, question.k),
+            (Some(u64::MAX), Some(9), Some(3))
+        );
+        assert_eq!(
+            (question.stop, question.top_logprobs),
+            (vec!["END".to_owned()], Some(0))
+        );
         assert_eq!(question.generation, Some(GenerationId::from_wire("gen-1")));
         assert!(turn.n == 2 && turn.stream.unwrap().includes_usage());
     }
@@ -243,18 +288,33 @@ mod tests {
             (json!({"n": 0}), "n"),
             (json!({"n": 5}), "n"),
             (json!({"max_tokens": 0}), "max_tokens"),
-            (json!({"max_completion_tokens": 1_000_000}), "max_completion_tokens"),
+            (
+                json!({"max_completion_tokens": 1_000_000}),
+                "max_completion_tokens",
+            ),
             (json!({"stop": ["a", "b", "c", "d", "e"]}), "stop"),
             (json!({"stop": ""}), "stop"),
             (json!({"top_logprobs": 1}), "top_logprobs"),
             (json!({"logprobs": true, "top_logprobs": 21}), "top_logprobs"),
-            (json!({"stream_options": {"include_usage": true}}), "stream_options"),
+            (
+                json!({"stream_options": {"include_usage": true}}),
+                "stream_options",
+            ),
             (json!({"attune": {"k": 0}}), "attune.k"),
             (json!({"attune": {"generation": "gen-2"}}), "attune.generation"),
-            (json!({"model": "gen-1", "attune": {"generation": "gen-2"}}), "attune.generation"),
+            (
+                json!({"model": "gen-1", "attune": {"generation": "gen-2"}}),
+                "attune.generation",
+            ),
             (json!({"messages": []}), "messages"),
-            (json!({"messages": [{"role": "assistant", "content": "Hi"}]}), "messages"),
-            (json!({"messages": [{"role": "user", "content": " "}]}), "messages"),
+            (
+                json!({"messages": [{"role": "assistant", "content": "Hi"}]}),
+                "messages",
+            ),
+            (
+                json!({"messages": [{"role": "user", "content": " "}]}),
+                "messages",
+            ),
         ] {
             assert_eq!(param(body.clone()).as_deref(), Some(expected), "{body}");
         }
@@ -263,8 +323,23 @@ mod tests {
     #[test]
     fn unknown_models_are_not_found() {
         let error = turn(json!({"model": "gpt-4o"})).unwrap_err();
-        assert_eq!((error.code, error.param.as_deref()), (ErrorCode::ModelNotFound, Some("model")));
-        assert!(turn(json!({"model": "attune"})).unwrap().question.generation.is_none());
-        assert!(turn(json!({"model": null})).unwrap().question.generation.is_none());
+        assert_eq!(
+            (error.code, error.param.as_deref()),
+            (ErrorCode::ModelNotFound, Some("model"))
+        );
+        assert!(
+            turn(json!({"model": "attune"}))
+                .unwrap()
+                .question
+                .generation
+                .is_none()
+        );
+        assert!(
+            turn(json!({"model": null}))
+                .unwrap()
+                .question
+                .generation
+                .is_none()
+        );
     }
 }

@@ -1,0 +1,79 @@
+//! What do people say about an answer?
+
+use actix_web::web;
+use serde::Serialize;
+
+use crate::domain::{AnswerId, AnswerRecord, Feedback};
+use crate::error::Error;
+use crate::feedback::{self, FeedbackInput};
+
+use super::Context;
+use super::error::ErrorBody;
+use super::extract::{Asker, Curator, Json, Query};
+use super::wire::{List, PageQuery, paging};
+
+/// Feedback with the answer it is about.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct FeedbackView {
+    /// What was said.
+    #[serde(flatten)]
+    feedback: Feedback,
+    /// The answer with its provenance.
+    about: AnswerRecord,
+}
+
+/// Says whether an answer helped, why, and what it should have been. Saying it again replaces it; `rating: null` takes
+/// the thumb back, and when nothing is left the whole.
+#[utoipa::path(put, path = "/v1/feedback/{answer_id}", tag = "feedback", params(("answer_id" = String, Path)),
+    request_body = FeedbackInput, responses((status = 200, body = Feedback), (status = "4XX", body = ErrorBody)))]
+pub(super) async fn put(
+    asker: Asker,
+    context: web::Data<Context>,
+    answer: web::Path<String>,
+    Json(input): Json<FeedbackInput>,
+) -> Result<web::Json<Feedback>, Error> {
+    let answer = AnswerId::from_wire(answer.as_str());
+    Ok(web::Json(
+        feedback::submit(context.ledger.as_ref(), &asker.0, &answer, input).await?,
+    ))
+}
+
+/// The asker's own feedback on an answer; 404 when there is none.
+#[utoipa::path(get, path = "/v1/feedback/{answer_id}", tag = "feedback", params(("answer_id" = String, Path)),
+    responses((status = 200, body = Feedback), (status = 404, body = ErrorBody)))]
+pub(super) async fn get(
+    asker: Asker,
+    context: web::Data<Context>,
+    answer: web::Path<String>,
+) -> Result<web::Json<Feedback>, Error> {
+    let all = context
+        .ledger
+        .feedback_on(&AnswerId::from_wire(answer.as_str()))
+        .await?;
+    let own = all.into_iter().find(|feedback| feedback.user == asker.0.user);
+    Ok(web::Json(own.ok_or_else(|| {
+        Error::not_found("your feedback on this answer")
+    })?))
+}
+
+/// Lists everybody's feedback with the answers it is about, newest first.
+#[utoipa::path(get, path = "/v1/feedback", tag = "feedback", params(PageQuery),
+    responses((status = 200, body = List<FeedbackView>), (status = "4XX", body = ErrorBody)))]
+pub(super) async fn list(
+    curator: Curator,
+    context: web::Data<Context>,
+    Query(PageQuery { before, limit }): Query<PageQuery>,
+) -> Result<web::Json<List<FeedbackView>>, Error> {
+    let mut page = context.ledger.feedback(&paging(before, limit)?).await?;
+    page.data
+        .retain(|(_, about)| about.access.permits(curator.0.visible_groups()));
+    let data = page
+        .data
+        .into_iter()
+        .map(|(feedback, about)| FeedbackView { feedback, about })
+        .collect();
+    Ok(web::Json(List {
+        data,
+        next: page.next,
+    }))
+}

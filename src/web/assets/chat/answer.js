@@ -5,7 +5,7 @@ class AnswerText {
   constructor(answer, open) {
     this.answer = answer;
     this.open = open;
-    this.text = h("div", { class: "prose" });
+    this.text = h("div", { class: "prose", dir: "auto" });
     this.sources = h("div", { class: "sources" });
     this.node = h("div", { class: "answer-text" }, this.text, this.sources);
     this.pending = false;

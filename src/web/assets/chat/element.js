@@ -5,6 +5,8 @@ const MAX_TURNS_SENT = 12;
 /** Pixels left above a question when the view has scrolled as far as it follows. */
 const ABOVE_PX = 16;
 
+/** Milliseconds between two looks at a server that is starting. */
+const STARTING_MS = 2000;
 /** A browser does not say why another site can not be reached: it may be down, or this page not on its list. */
 const UNREACHABLE = {
   text: "The assistant can not be reached from this page. It may be down, or this site may not be allowed to use it.",
@@ -86,7 +88,7 @@ class AttuneChat extends HTMLElement {
       h("div", { class: "field" }, this.input, this.stopButton, this.sendButton),
       h("p", { class: "notice" }, "Questions and feedback are recorded to improve the answers. Check important facts in the sources."));
     this.panel = h(this.inline ? "main" : "section",
-      { class: "chat", id: freshId("panel"), role: this.inline ? null : "dialog", "aria-labelledby": titleId },
+      { class: "chat", lang: "en", id: freshId("panel"), role: this.inline ? null : "dialog", "aria-labelledby": titleId },
       h("header", {}, h("span", { class: "mark" }, icon("chat")), this.titleNode, this.links, fresh, close),
       this.log, this.composer, this.status, this.passage.node);
     this.shadowRoot.append(this.panel);
@@ -95,7 +97,7 @@ class AttuneChat extends HTMLElement {
 
   buildLauncher() {
     this.classList.toggle("left", this.getAttribute("position") === "bottom-left");
-    this.launcher = h("button", { type: "button", class: "launcher", "aria-expanded": "false",
+    this.launcher = h("button", { type: "button", class: "launcher", lang: "en", "aria-expanded": "false",
       "aria-controls": this.panel.id, "aria-label": this.heading, onclick: () => this.setOpen(this.panel.hidden) }, icon("chat"));
     this.shadowRoot.append(this.launcher);
     this.panel.addEventListener("keydown", (event) => {
@@ -143,9 +145,16 @@ class AttuneChat extends HTMLElement {
       this.render();
     } catch (error) {
       if (error.status === 401 && !this.hasAttribute("token-url")) this.askToken();
+      else if (error.status === 503) this.waitForServer(error);
       else this.render(error.status === 0 && this.client.base !== location.origin ? UNREACHABLE : explain(error));
     }
     this.starting = false;
+  }
+
+  /** A server that starts is asked again until it is there. */
+  waitForServer(error) {
+    this.render({ ...explain(error), retry: false });
+    setTimeout(() => this.start(), STARTING_MS);
   }
 
   askToken() {
@@ -175,7 +184,7 @@ class AttuneChat extends HTMLElement {
   addTurn(question) {
     const turn = { question, state: null };
     turn.body = h("div", { class: "answer" });
-    const heading = h("div", { class: "question" }, h("span", { class: "offscreen" }, "You asked: "), h("p", {}, question));
+    const heading = h("div", { class: "question" }, h("span", { class: "offscreen" }, "You asked: "), h("p", { dir: "auto" }, question));
     turn.node = h("article", { class: "turn" }, heading, turn.body);
     this.turns.push(turn);
     return turn;

@@ -5,7 +5,7 @@ const PAGES = [
   { key: "answers", title: "Answers", icon: "list", make: answersPage },
   { key: "documents", title: "Documents", icon: "page", make: documentsPage },
   { key: "ideal", title: "Ideal answers", icon: "pencil", make: idealPage },
-  { key: "judge", title: "Judge pairs", icon: "scales", make: judgePage },
+  { key: "judge", title: "Judge", icon: "scales", make: judgePage },
 ];
 const CONSOLE_ROLES = ["curator", "operator"];
 /** How long an undo is offered, in milliseconds: long enough to read and reach it (WCAG 2.2.1 has no need here: what
@@ -74,6 +74,7 @@ class ConsoleApp {
 
   signOut() {
     session.set(this.tokenKey, null);
+    session.set(`attune:conversation:${location.origin}`, null);
     location.reload();
   }
 

@@ -11,7 +11,7 @@ function judgePage(app) {
   const stage = h("div", { class: "stage" });
   const queue = new JudgingQueue(app, stage);
   queue.advance();
-  const keys = h("p", { class: "hint" }, "Keys: ", JUDGE_CHOICES.map(([, label, key]) => [h("kbd", {}, key), ` ${label}  `]), h("kbd", {}, "s"), " Skip");
+  const keys = h("p", { class: "hint keys" }, "Keys: ", JUDGE_CHOICES.map(([, label, key]) => [h("kbd", {}, key), ` ${label}  `]), h("kbd", {}, "s"), " Skip");
   const page = app.page("Judge pairs", "Choose the better of two answers. The reward model learns from it.", keys, stage);
   app.onkey = (event) => queue.key(event);
   return page;

@@ -1,12 +1,90 @@
 //! How is one question answered? admit → retrieve → prompt → generate → record.
 
-use futures::stream::BoxStream;
+mod citations;
+mod comparison;
+mod drafting;
+mod refusal;
+mod turn;
+mod words;
 
+use std::sync::Arc;
+
+use futures::stream::BoxStream;
+use tokio_util::task::TaskTracker;
+
+use crate::admission::Admission;
+use crate::config::Config;
 use crate::domain::{
-    AnswerId, AnswerRecord, Comparison, ComparisonId, ComparisonSide, GenerationId, Groups, Message, Millis,
+    AnswerId, AnswerRecord, Comparison, ComparisonId, ComparisonSide, GenerationId, Groups, Identity, Message, Millis,
 };
 use crate::error::Error;
-use crate::generation::Token;
+use crate::generation::{Slot, Token};
+use crate::ledger::Ledger;
+use crate::prompt::PromptBuilder;
+use crate::retrieval::Library;
+use crate::telemetry::Metrics;
+
+pub use comparison::compare;
+pub use words::overlap;
+
+/// What answering needs.
+#[derive(Debug)]
+pub struct Chat {
+    /// The validated configuration.
+    pub config: Arc<Config>,
+    /// Where answers are recorded.
+    pub ledger: Arc<dyn Ledger>,
+    /// Where passages are found.
+    pub library: Arc<Library>,
+    /// The served generation.
+    pub slot: Arc<Slot>,
+    /// The door.
+    pub admission: Arc<Admission>,
+    /// Builds prompts.
+    pub prompts: PromptBuilder,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Answers in the making: a shutdown waits for them, also when their readers have gone.
+    pub tasks: TaskTracker,
+}
+
+impl Chat {
+    /// The generations that can answer, the active one first.
+    #[must_use]
+    pub fn generations(&self) -> Vec<GenerationId> {
+        self.slot.generations()
+    }
+}
+
+/// Answers one question.
+///
+/// The answer is made in a task of its own, so that it is recorded (as cancelled) also when the reader goes away.
+///
+/// # Errors
+/// At once, when a field is out of range (the field is named), the person has too many questions open, the queue is
+/// full, the model is loading, or the named generation is not loaded. In the stream, when no place came free in time,
+/// the deadline passed, the engine failed or the answer could not be recorded.
+pub async fn answer(chat: &Arc<Chat>, who: &Identity, question: Question) -> Result<AnswerStream, Error> {
+    let turn = turn::Turn::begin(chat, who, question)?;
+    let ticket = chat.admission.enter(&who.user)?;
+    let lease = chat.slot.lease(turn.question.generation.as_ref())?;
+    let answering = Arc::clone(chat);
+    Ok(turn::in_background(&chat.tasks, move |reader| async move {
+        let _permit = ticket.wait().await?;
+        let found = turn::retrieve(&answering, &turn).await?;
+        reader.send(AnswerEvent::Started(turn.started(&answering, &lease, &found)));
+        let draft = match refusal::refusal(&answering, &turn, &found) {
+            Some(text) => drafting::refuse(text, &reader, &found),
+            None => {
+                let prompt = turn.prompt(&answering, &lease, &found)?;
+                drafting::generate(&answering, &turn, &lease, prompt, &reader).await
+            }
+        };
+        let (record, failure) = turn.record(&answering, &lease, &found, draft);
+        answering.ledger.record_answer(&record).await?;
+        failure.map_or(Ok(AnswerEvent::Finished(Box::new(record))), Err)
+    }))
+}
 
 /// A question as the caller puts it; what is `None` comes from the configuration.
 #[derive(Debug, Clone, Default)]
@@ -87,6 +165,11 @@ pub enum ComparisonEvent {
         side: ComparisonSide,
         /// The text.
         text: String,
+    },
+    /// Both texts were the same, so one side begins again: what it showed is to be forgotten.
+    Restarted {
+        /// Which side.
+        side: ComparisonSide,
     },
     /// Comes last, after everything is durable in the ledger: the comparison, the left and the right answer.
     Finished(Box<(Comparison, AnswerRecord, AnswerRecord)>),

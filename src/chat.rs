@@ -46,6 +46,8 @@ pub struct Chat {
     pub metrics: Metrics,
     /// Answers in the making: a shutdown waits for them, also when their readers have gone.
     pub tasks: TaskTracker,
+    /// Where they run: not on the HTTP workers' threads, which end before the answers do.
+    pub runtime: tokio::runtime::Handle,
 }
 
 impl Chat {
@@ -69,7 +71,7 @@ pub async fn answer(chat: &Arc<Chat>, who: &Identity, question: Question) -> Res
     let ticket = chat.admission.enter(&who.user)?;
     let lease = chat.slot.lease(turn.question.generation.as_ref())?;
     let answering = Arc::clone(chat);
-    Ok(turn::in_background(&chat.tasks, move |reader| async move {
+    Ok(turn::in_background(chat, move |reader| async move {
         let _permit = ticket.wait().await?;
         let found = turn::retrieve(&answering, &turn).await?;
         reader.send(AnswerEvent::Started(turn.started(&answering, &lease, &found)));

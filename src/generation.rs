@@ -1,7 +1,7 @@
 //! Where do tokens come from? The model that is served, one generation at a time, and how it is swapped.
 
 mod detokenizer;
-// mod mistralrs;
+mod mistralrs;
 mod sampler;
 mod scripted;
 mod slot;
@@ -13,10 +13,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+use crate::config::GenerationConfig;
 use crate::domain::{FinishReason, GenerationId, Sampling};
 use crate::error::{Error, ErrorCode};
+use crate::models::BaseModel;
 
-// pub use mistralrs::MistralGenerator;
+pub use mistralrs::MistralGenerator;
 pub use scripted::ScriptedGenerator;
 pub use slot::{Lease, Prepared, Slot};
 pub use stops::{Released, StopFilter};
@@ -46,6 +48,9 @@ pub enum GenerationError {
     /// The chat template can not be rendered with these messages.
     #[error("chat template")]
     Template(#[from] minijinja::Error),
+    /// The model's own chat template is not valid.
+    #[error(transparent)]
+    Model(#[from] crate::models::ModelsError),
     /// The engine failed; the text is its own.
     #[error("engine: {0}")]
     Engine(String),
@@ -70,6 +75,21 @@ impl From<GenerationError> for Error {
             _ => Self::internal(error),
         }
     }
+}
+
+/// The id of the base model's generation: a hash of the weights, the chat template and the sampling defaults.
+#[must_use]
+pub fn base_id(model: &BaseModel, config: &GenerationConfig) -> GenerationId {
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    hash.update(b"attune base generation 1\0");
+    hash.update(model.serving_sha256);
+    hash.update(Sha256::digest(model.chat_template.as_bytes()));
+    hash.update(config.max_tokens.to_le_bytes());
+    for default in [config.temperature, config.top_p, config.repetition_penalty] {
+        hash.update(default.to_le_bytes());
+    }
+    GenerationId::from_digest(&hash.finalize().into())
 }
 
 /// A likely alternative at one position.

@@ -22,7 +22,7 @@ pub async fn compare(chat: &Arc<Chat>, who: &Identity, question: Question) -> Re
     let ticket = chat.admission.enter(&who.user)?;
     let lease = chat.slot.lease(turn.question.generation.as_ref())?;
     let comparing = Arc::clone(chat);
-    Ok(turn::in_background(&chat.tasks, move |reader| async move {
+    Ok(turn::in_background(chat, move |reader| async move {
         let _permit = ticket.wait().await?;
         let found = turn::retrieve(&comparing, &turn).await?;
         if refusal::refusal(&comparing, &turn, &found).is_some() {

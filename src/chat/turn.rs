@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
-use tokio_util::task::TaskTracker;
 
 use super::drafting::Draft;
 use super::{Chat, Question, Started, citations};
@@ -242,7 +241,7 @@ impl<E> Reader<E> {
 
 /// Runs `work` in a task the shutdown waits for, and streams what it sends; what it returns comes last.
 pub(super) fn in_background<E, W, F>(
-    tasks: &TaskTracker,
+    chat: &Chat,
     work: W,
 ) -> futures::stream::BoxStream<'static, Result<E, Error>>
 where
@@ -253,10 +252,11 @@ where
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let last = sender.clone();
     let working = work(Reader(sender));
-    let task = tasks.spawn(async move {
+    let answering = async move {
         // Nobody may read anymore; the work is done all the same.
         drop(last.send(working.await));
-    });
+    };
+    let task = chat.tasks.spawn_on(answering, &chat.runtime);
     async_stream::stream! {
         while let Some(event) = receiver.recv().await {
             yield event;

@@ -1,0 +1,217 @@
+//! How is the server put together, started and stopped? The only place that names every concrete part.
+
+mod data_dir;
+mod http;
+mod loading;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::access::{Access, AccessError};
+use crate::admission::Admission;
+use crate::api::{Context, Readiness};
+use crate::chat::Chat;
+use crate::config::{Config, ConfigError};
+use crate::domain::now;
+use crate::generation::{GenerationError, Generator, Slot};
+use crate::ledger::{Ledger, LedgerError};
+use crate::models::ModelsError;
+use crate::prompt::PromptBuilder;
+use crate::retrieval::{Library, RetrievalError};
+use crate::shutdown;
+use crate::telemetry::{Metrics, MetricsError};
+
+pub use data_dir::{DataDir, DataDirError};
+
+/// How often rate limits that have recovered are forgotten, and index gauges refreshed.
+const HOUSEKEEPING: Duration = Duration::from_secs(30);
+
+/// Why the server could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data directory can not be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The address is taken or not ours.
+    #[error("listening on {address}: {source}; choose another with --listen or server.listen")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The HTTP server failed.
+    #[error("HTTP server")]
+    Http(#[source] std::io::Error),
+    /// The ledger can not be opened.
+    #[error("opening the ledger")]
+    Ledger(#[from] LedgerError),
+    /// The index can not be opened.
+    #[error("opening the index")]
+    Retrieval(#[from] RetrievalError),
+    /// A model can not be had.
+    #[error("preparing the model")]
+    Models(#[from] ModelsError),
+    /// The model can not be served.
+    #[error("loading the model")]
+    Generation(#[from] GenerationError),
+    /// Keys or secrets can not be read.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// Metrics could not be declared.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// A thread of ours panicked.
+    #[error("a background task failed")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// A server that is listening. Nothing is answered before [`Application::run`].
+#[derive(Debug)]
+pub struct Application {
+    config: Arc<Config>,
+    listener: TcpListener,
+    metrics_listener: Option<TcpListener>,
+    metrics: Metrics,
+    data_dir: DataDir,
+    /// Answers instead of the configured model; tests set it.
+    generator: Option<Arc<dyn Generator>>,
+}
+
+impl Application {
+    /// Takes the data directory and the port.
+    ///
+    /// # Errors
+    /// When the data directory is in use or can not be written, or the address is taken.
+    pub fn build(config: Config) -> Result<Self, AppError> {
+        let data_dir = DataDir::lock(&config.data_dir)?;
+        let listener = http::bind(&config.server.address()?.to_string())?;
+        let metrics_listener = config.telemetry.metrics_listen.as_deref().map(http::bind).transpose()?;
+        let metrics = Metrics::new()?;
+        Ok(Self { config: Arc::new(config), listener, metrics_listener, metrics, data_dir, generator: None })
+    }
+
+    /// Serves this generator instead of loading the configured model.
+    #[must_use]
+    pub fn with_generator(mut self, generator: Arc<dyn Generator>) -> Self {
+        self.generator = Some(generator);
+        self
+    }
+
+    /// The port it listens on.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.listener.local_addr().map_or(0, |address| address.port())
+    }
+
+    /// The metrics the server will report.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Serves until `stop` is cancelled, then stops in the order of [`crate::shutdown`].
+    ///
+    /// # Errors
+    /// When a part can not be opened or the model can not be had; everything is closed again.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
+        let Self { config, listener, metrics_listener, metrics, data_dir, generator } = self;
+        let (readiness, ready) = watch::channel(Readiness::Loading("the sentence model".into()));
+        let probes = http::probes_while_starting(&listener)?;
+        let opened = Parts::open(&config, &data_dir, &metrics).await;
+        probes.stop().await;
+        let parts = opened?;
+
+        let context = Arc::new(parts.context(&config, &metrics, ready));
+        let server = http::start(&config, listener, metrics_listener, &context)?;
+        tracing::info!("listening on http://{}", server.address);
+        let _watcher = loading::follow_folders(&config, &parts.library, &metrics).await?;
+        let housekeeping = tokio::spawn(housekeeping(Arc::clone(&context)));
+
+        let loaded = tokio::select! {
+            loaded = loading::load_model(&config, &parts.chat.slot, &parts.chat.prompts, generator, &readiness) => loaded,
+            () = stop.cancelled() => Ok(()),
+        };
+        if loaded.is_ok() {
+            if !stop.is_cancelled() {
+                readiness.send_replace(Readiness::Ready);
+                metrics.ready.set(1);
+                tracing::info!("ready: http://{}", server.address);
+            }
+            server.until(&stop).await;
+        }
+
+        metrics.ready.set(0);
+        readiness.send_replace(Readiness::Draining);
+        tokio::time::sleep(Duration::from_secs(config.server.drain_delay_seconds)).await;
+        parts.chat.admission.drain();
+        server.stop().await;
+        parts.chat.tasks.close();
+        let patience = Duration::from_secs(config.server.drain_seconds.max(1));
+        if !shutdown::within(patience, parts.chat.tasks.wait()).await {
+            tracing::warn!(answers = parts.chat.tasks.len(), "stopping with answers in progress: their time is up");
+        }
+        housekeeping.abort();
+        parts.ledger.close().await;
+        tracing::info!("stopped");
+        loaded
+    }
+}
+
+/// The opened parts.
+struct Parts {
+    ledger: Arc<dyn Ledger>,
+    library: Arc<Library>,
+    access: Arc<Access>,
+    chat: Arc<Chat>,
+}
+
+impl Parts {
+    async fn open(config: &Arc<Config>, data_dir: &DataDir, metrics: &Metrics) -> Result<Self, AppError> {
+        let ledger = crate::ledger::open(config.database.url.as_deref(), data_dir.path()).await?;
+        let access = Arc::new(Access::open(&config.access, Arc::clone(&ledger)).await?);
+        let library = Arc::new(loading::open_library(config, data_dir).await?);
+        let chat = Arc::new(Chat {
+            config: Arc::clone(config),
+            ledger: Arc::clone(&ledger),
+            library: Arc::clone(&library),
+            slot: Arc::new(Slot::empty(metrics.clone())),
+            admission: Arc::new(Admission::new(&config.admission, metrics.clone())),
+            prompts: PromptBuilder::new(&config.prompt),
+            metrics: metrics.clone(),
+            tasks: TaskTracker::new(),
+            runtime: tokio::runtime::Handle::current(),
+        });
+        Ok(Self { ledger, library, access, chat })
+    }
+
+    fn context(&self, config: &Arc<Config>, metrics: &Metrics, readiness: watch::Receiver<Readiness>) -> Context {
+        Context {
+            config: Arc::clone(config),
+            ledger: Arc::clone(&self.ledger),
+            library: Arc::clone(&self.library),
+            chat: Arc::clone(&self.chat),
+            access: Arc::clone(&self.access),
+            metrics: metrics.clone(),
+            readiness,
+            started: now(),
+        }
+    }
+}
+
+async fn housekeeping(context: Arc<Context>) {
+    let mut ticks = tokio::time::interval(HOUSEKEEPING);
+    loop {
+        ticks.tick().await;
+        context.chat.admission.sweep();
+        loading::report_index(&context.library, &context.metrics);
+    }
+}

@@ -1,0 +1,118 @@
+//! How do the models, the index and the watched folders come up?
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use super::{AppError, DataDir};
+use crate::api::Readiness;
+use crate::config::Config;
+use crate::domain::now;
+use crate::generation::{self, Generator, MistralGenerator, Slot};
+use crate::models;
+use crate::prompt::PromptBuilder;
+use crate::retrieval::{self, Library, SentenceEncoder, SyncReport, Watcher};
+use crate::telemetry::Metrics;
+
+/// Opens the index, with the sentence model when one is configured.
+pub(super) async fn open_library(config: &Arc<Config>, data_dir: &DataDir) -> Result<Library, AppError> {
+    let (config, index) = (Arc::clone(config), data_dir.index());
+    tokio::task::spawn_blocking(move || {
+        let progress = models::progress_for_this_process();
+        let folder = models::prepare_sentence(&config.models, progress.as_ref())?;
+        let encoder = folder.map(|folder| SentenceEncoder::load(&folder)).transpose()?.map(Arc::new);
+        Ok(Library::open(&index, &config.retrieval, encoder)?)
+    })
+    .await?
+}
+
+/// Brings the index in step with the configured folders, and keeps it so if `docs.watch` is set.
+pub(super) async fn follow_folders(
+    config: &Arc<Config>,
+    library: &Arc<Library>,
+    metrics: &Metrics,
+) -> Result<Option<Watcher>, AppError> {
+    report_index(library, metrics);
+    if config.docs.paths.is_empty() {
+        return Ok(None);
+    }
+    let (docs, syncing) = (config.docs.clone(), Arc::clone(library));
+    let report = tokio::task::spawn_blocking(move || syncing.sync_folders(&docs, &mut |_| {})).await??;
+    report_sync(&report, metrics);
+    report_index(library, metrics);
+    if !config.docs.watch {
+        return Ok(None);
+    }
+    let (library_seen, metrics_seen) = (Arc::clone(library), metrics.clone());
+    let watcher = retrieval::watch(Arc::clone(library), &config.docs, move |report| {
+        report_sync(report, &metrics_seen);
+        report_index(&library_seen, &metrics_seen);
+    })?;
+    Ok(Some(watcher))
+}
+
+fn report_sync(report: &SyncReport, metrics: &Metrics) {
+    tracing::info!(
+        added = report.added.len(),
+        updated = report.updated.len(),
+        unchanged = report.unchanged,
+        removed = report.removed.len(),
+        failed = report.failed.len(),
+        "documents are in step with their folders"
+    );
+    for failure in &report.failed {
+        metrics.index_errors.with_label_values(&[failure.kind.label()]).inc();
+        tracing::warn!(path = %failure.path.display(), reason = %failure.reason, "not indexed");
+    }
+    metrics.index_synced.set(now().seconds());
+}
+
+/// Sets the gauges of the index.
+pub(super) fn report_index(library: &Library, metrics: &Metrics) {
+    match library.stats() {
+        Ok(stats) => {
+            metrics.index_documents.set(i64::try_from(stats.documents).unwrap_or(i64::MAX));
+            metrics.index_passages.set(i64::try_from(stats.passages).unwrap_or(i64::MAX));
+        }
+        Err(error) => tracing::warn!(error = %crate::error::chain(&error), "index statistics"),
+    }
+}
+
+/// Loads the base model (or takes the given generator), has its engine remember the prompts' beginning, and makes it
+/// the served generation.
+pub(super) async fn load_model(
+    config: &Arc<Config>,
+    slot: &Slot,
+    prompts: &PromptBuilder,
+    given: Option<Arc<dyn Generator>>,
+    readiness: &watch::Sender<Readiness>,
+) -> Result<(), AppError> {
+    let generator = match given {
+        Some(generator) => generator,
+        None => {
+            readiness.send_replace(Readiness::Loading("the base model".into()));
+            Arc::new(load_base(config, prompts).await?)
+        }
+    };
+    let prepared = slot.prepare(generator).await?;
+    slot.commit(prepared);
+    Ok(())
+}
+
+/// Loads the configured base model.
+///
+/// # Errors
+/// When it can not be had or served.
+pub async fn load_base(config: &Arc<Config>, prompts: &PromptBuilder) -> Result<MistralGenerator, AppError> {
+    let preparing = Arc::clone(config);
+    let base = tokio::task::spawn_blocking(move || {
+        models::prepare(&preparing.models, models::progress_for_this_process().as_ref())
+    });
+    let base = base.await??;
+    let id = generation::base_id(&base, &config.generation);
+    tracing::info!(model = %base.name, generation = %id, format = ?base.serving_format, "loading the model");
+    let generator = MistralGenerator::load(id, base, &config.generation).await?;
+    let prefix = prompts.stable_prefix(&generator)?;
+    generator.remember_prefix(&prefix).await?;
+    Ok(generator)
+}

@@ -27,6 +27,7 @@ use crate::shutdown;
 use crate::telemetry::{Metrics, MetricsError};
 
 pub use data_dir::{DataDir, DataDirError};
+pub use loading::{load_base, open_library};
 
 /// How often rate limits that have recovered are forgotten, and index gauges refreshed.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);

@@ -1,3 +1,8 @@
 //! The `attune` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    attune::cli::run().await
+}

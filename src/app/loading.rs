@@ -15,7 +15,10 @@ use crate::retrieval::{self, Library, SentenceEncoder, SyncReport, Watcher};
 use crate::telemetry::Metrics;
 
 /// Opens the index, with the sentence model when one is configured.
-pub(super) async fn open_library(config: &Arc<Config>, data_dir: &DataDir) -> Result<Library, AppError> {
+///
+/// # Errors
+/// When the sentence model can not be had or the index can not be opened.
+pub async fn open_library(config: &Arc<Config>, data_dir: &DataDir) -> Result<Library, AppError> {
     let (config, index) = (Arc::clone(config), data_dir.index());
     tokio::task::spawn_blocking(move || {
         let progress = models::progress_for_this_process();

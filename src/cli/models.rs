@@ -26,7 +26,7 @@ pub(super) async fn run(config: Config, command: Models, json: bool) -> CommandR
 }
 
 fn pull(config: &Config, name: Option<String>) -> CommandResult {
-    let progress = models::progress_for_this_process();
+    let progress = models::for_this_process();
     if let Some(name) = name {
         models::pull(&config.models, &name, progress.as_ref())?;
         say(format!("{name} is in {}", config.models.cache_dir().display()));

@@ -109,8 +109,8 @@ metrics! {
     index_passages: IntGauge("attune_index_passages"),
     /// When the index last agreed with every configured folder, in seconds since the epoch; 0 is never.
     index_synced: IntGauge("attune_index_last_success_timestamp_seconds"),
-    /// Documents that could not be indexed, by reason: unreadable, not_text, too_large, malformed, other.
-    index_errors: IntCounterVec("attune_index_errors_total", ["reason"]),
+    /// Files that could not be indexed when a folder was walked; the log names them.
+    index_errors: IntCounter("attune_index_errors_total"),
     /// The generations that are loaded: 1 for the active one, 0 for others; old ones go when their last answer ends.
     generation_info: IntGaugeVec("attune_generation_info", ["generation"]),
     /// Answers in progress by generation.

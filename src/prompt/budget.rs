@@ -7,6 +7,8 @@ use crate::generation::{GenerationError, Generator};
 
 /// A passage cut below this many tokens says nothing anymore and is left out.
 const SMALLEST_PASSAGE: usize = 24;
+/// Shows where a passage was cut.
+const ELLIPSIS: &str = " …";
 
 /// A prompt in the making.
 pub(super) struct Draft<'a> {
@@ -47,8 +49,10 @@ impl Draft<'_> {
     /// Shortens the last passage by about `over` tokens, or leaves it out when little would be left of it.
     fn cut_last_passage(&mut self, over: usize) {
         let Some(mut passage) = self.passages.pop() else { return };
-        let tokens = self.generator.tokenize(&passage.text);
-        let keep = tokens.len().saturating_sub(over);
+        let text = passage.text.trim_end_matches(ELLIPSIS);
+        let tokens = self.generator.tokenize(text);
+        // One more than asked for, for the ellipsis; so each cut makes the text shorter.
+        let keep = tokens.len().saturating_sub(over + 1);
         if keep < SMALLEST_PASSAGE {
             return;
         }
@@ -56,8 +60,8 @@ impl Draft<'_> {
         // Cut at a word, so that no half word is quoted; what was cut is visible.
         let text = text.trim_end_matches('\u{FFFD}');
         let end = text.rfind(char::is_whitespace).unwrap_or(0);
-        if end < passage.text.len() && end > 0 {
-            passage.text = format!("{} …", text[..end].trim_end());
+        if end > 0 {
+            passage.text = format!("{}{ELLIPSIS}", text[..end].trim_end());
             self.passages.push(passage);
         }
     }

@@ -6,7 +6,7 @@ mod rows;
 mod sqlite;
 mod statements;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{path::Path, sync::Arc};
 

@@ -28,13 +28,13 @@ pub mod retrieval;
 pub mod prompt;
 pub mod generation;
 pub mod ledger;
-// pub mod feedback;
+pub mod feedback;
 
 // Models on disk.
 pub mod models;
 
 // Offline: what people said becomes rows to learn from.
-// pub mod dataset;
+pub mod dataset;
 
 // What people see.
 pub mod web;

@@ -77,6 +77,12 @@ impl AccessLabel {
         Self(clauses)
     }
 
+    /// The sets of groups of which one must be in at least one each.
+    #[must_use]
+    pub fn clauses(&self) -> &[Groups] {
+        &self.0
+    }
+
     /// Whether everybody may see it.
     #[must_use]
     pub fn is_public(&self) -> bool {

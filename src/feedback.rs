@@ -219,14 +219,12 @@ async fn draft_correction(ledger: &dyn Ledger, answer: &AnswerRecord, feedback: 
             draft => break (id, draft),
         }
     };
-    match &feedback.ideal_answer {
-        Some(ideal) => {
-            ledger
-                .put_demonstration(&correction(id, answer, feedback, ideal))
-                .await?
-        }
-        None if draft.is_some() => drop(ledger.set_demonstration_deleted(&id, true).await?),
-        None => {}
+    if let Some(ideal) = &feedback.ideal_answer {
+        ledger
+            .put_demonstration(&correction(id, answer, feedback, ideal))
+            .await?;
+    } else if draft.is_some() {
+        ledger.set_demonstration_deleted(&id, true).await?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::{Result, rows::failed};
 /// Connections of one server process: a few servers fit into PostgreSQL's default of 100.
 const CONNECTIONS: u32 = 10;
 /// Names the lock that imports take. Any number does that nothing else in this database uses.
-const IMPORT_LOCK: i64 = 0x61_7474_756e_65;
+const IMPORT_LOCK: i64 = 0x6174_7475_6e65;
 
 /// The ledger in a PostgreSQL database.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ const BEGIN: &str = "BEGIN IMMEDIATE";
 /// The ledger in a SQLite file.
 #[derive(Debug)]
 pub(super) struct SqliteLedger {
-    /// One connection: writers queue here, first come first served, instead of failing with SQLITE_BUSY.
+    /// One connection: writers queue here, first come first served, instead of failing with `SQLITE_BUSY`.
     writer: SqlitePool,
     readers: SqlitePool,
 }

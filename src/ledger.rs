@@ -1,6 +1,7 @@
 //! What happened? Every answer, click, vote, demonstration and token, durable before anybody is told.
 
 mod implementation;
+mod inserts;
 mod postgres;
 mod rows;
 mod sqlite;

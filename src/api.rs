@@ -1,6 +1,7 @@
 //! What does the server answer over HTTP? `routes` has every route on one page.
 
 mod answers;
+mod blocking;
 mod chat;
 mod comparisons;
 mod demonstrations;

@@ -1,5 +1,6 @@
 //! How are two answers to one question offered, shown and judged?
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
@@ -8,9 +9,9 @@ use futures::future::BoxFuture;
 use futures::{FutureExt, Stream, StreamExt};
 use serde::{Deserialize, Serialize};
 
-use crate::chat::{ComparisonEvent, ComparisonStream, Question, compare};
+use crate::chat::{Chat, ComparisonEvent, ComparisonStream, Question, compare};
 use crate::domain::{
-    AnswerId, AnswerRecord, Citation, Comparison, ComparisonId, ComparisonSide, Identity, Message, Millis,
+    AnswerId, AnswerRecord, Choice, Citation, Comparison, ComparisonId, ComparisonSide, Identity, Message, Millis,
     Role, Vote,
 };
 use crate::error::{Error, ErrorCode};
@@ -86,6 +87,11 @@ pub(super) enum ComparisonChunk {
         /// The text.
         text: String,
     },
+    /// Both texts were the same, so one side begins again: what it showed is to be forgotten.
+    Restarted {
+        /// Which side.
+        side: ComparisonSide,
+    },
     /// Comes last.
     Finished(Box<ComparisonView>),
 }
@@ -116,7 +122,7 @@ pub(super) async fn create(
     let streams = request.stream.unwrap_or(false);
     let question = request.into_question(&context)?;
     let chat = context.chat.clone();
-    let starting = async move { compare(&chat, &asker.0, question).await }.boxed();
+    let starting = begin(chat, asker.0, question).boxed();
     if streams {
         return stream(
             starting,
@@ -182,14 +188,15 @@ pub(super) async fn vote(
     Json(input): Json<VoteInput>,
 ) -> Result<web::Json<Vote>, Error> {
     let id = ComparisonId::from_wire(id.as_str());
+    let input = input.checked(&context.config.feedback)?;
     let vote = feedback::vote(context.ledger.as_ref(), &asker.0, &id, input).await?;
+    context.metrics.comparisons.with_label_values(&[label(vote.choice)]).inc();
     Ok(web::Json(vote))
 }
 
 impl ComparisonRequest {
     fn into_question(self, context: &Context) -> Result<Question, Error> {
         let extension = self.attune.unwrap_or_default();
-        extension.validate()?;
         let generation = resolve_generation(
             self.model.as_deref(),
             extension.generation,
@@ -204,6 +211,13 @@ impl ComparisonRequest {
             ..Question::default()
         })
     }
+}
+
+/// Starts a comparison, up to its first event.
+async fn begin(chat: Arc<Chat>, who: Identity, question: Question) -> Result<ComparisonStream, Error> {
+    let mut events = compare(&chat, &who, question).await?;
+    let first = events.next().await.ok_or_else(broke_off)??;
+    Ok(futures::stream::once(async { Ok(first) }).chain(events).boxed())
 }
 
 /// As for chat: an HTTP error within the first `keep_alive`, else a response at once and comments while it waits.
@@ -235,6 +249,9 @@ fn events(starting: BoxFuture<'static, Result<ComparisonStream, Error>>) -> impl
                 Ok(ComparisonEvent::Delta { side, text }) => {
                     yield sse::event("delta", &ComparisonChunk::Delta { side, text });
                 }
+                Ok(ComparisonEvent::Restarted { side }) => {
+                    yield sse::event("restarted", &ComparisonChunk::Restarted { side });
+                }
                 Ok(ComparisonEvent::Finished(finished)) => {
                     let view = ComparisonView::from(*finished);
                     yield sse::event("finished", &ComparisonChunk::Finished(Box::new(view)));
@@ -258,6 +275,15 @@ async fn collect(mut events: ComparisonStream) -> Result<ComparisonView, Error> 
         }
     }
     Err(broke_off())
+}
+
+fn label(choice: Choice) -> &'static str {
+    match choice {
+        Choice::Left => "left",
+        Choice::Right => "right",
+        Choice::Tie => "tie",
+        Choice::BothBad => "both_bad",
+    }
 }
 
 fn broke_off() -> Error {

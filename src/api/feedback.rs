@@ -3,7 +3,7 @@
 use actix_web::web;
 use serde::Serialize;
 
-use crate::domain::{AnswerId, AnswerRecord, Feedback};
+use crate::domain::{AnswerId, AnswerRecord, Feedback, Rating, Reason};
 use crate::error::Error;
 use crate::feedback::{self, FeedbackInput};
 
@@ -22,30 +22,61 @@ pub(super) struct FeedbackView {
     about: AnswerRecord,
 }
 
+/// A person's feedback on an answer as it stands now.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(super) struct FeedbackState {
+    /// The answer.
+    answer: AnswerId,
+    /// The thumb, if one is given.
+    rating: Option<Rating>,
+    /// Why.
+    reasons: Vec<Reason>,
+    /// Free text.
+    comment: Option<String>,
+    /// What the answer should have been.
+    ideal_answer: Option<String>,
+}
+
+impl FeedbackState {
+    fn new(answer: AnswerId, feedback: Option<Feedback>) -> Self {
+        match feedback {
+            Some(Feedback { answer, rating, reasons, comment, ideal_answer, .. }) => {
+                Self { answer, rating, reasons, comment, ideal_answer }
+            }
+            None => Self { answer, rating: None, reasons: Vec::new(), comment: None, ideal_answer: None },
+        }
+    }
+}
+
 /// Says whether an answer helped, why, and what it should have been. Saying it again replaces it; `rating: null` takes
-/// the thumb back, and when nothing is left the whole.
+/// the thumb back, and so for the other fields; one that is absent stays.
 #[utoipa::path(put, path = "/v1/feedback/{answer_id}", tag = "feedback", params(("answer_id" = String, Path)),
-    request_body = FeedbackInput, responses((status = 200, body = Feedback), (status = "4XX", body = ErrorBody)))]
+    request_body = FeedbackInput, responses((status = 200, body = FeedbackState), (status = "4XX", body = ErrorBody)))]
 pub(super) async fn put(
     asker: Asker,
     context: web::Data<Context>,
     answer: web::Path<String>,
     Json(input): Json<FeedbackInput>,
-) -> Result<web::Json<Feedback>, Error> {
+) -> Result<web::Json<FeedbackState>, Error> {
     let answer = AnswerId::from_wire(answer.as_str());
-    Ok(web::Json(
-        feedback::submit(context.ledger.as_ref(), &asker.0, &answer, input).await?,
-    ))
+    let kinds = kinds(&input);
+    let input = input.checked(&context.config.feedback)?;
+    let feedback = feedback::submit(context.ledger.as_ref(), &asker.0, &answer, input).await?;
+    for kind in kinds {
+        context.metrics.feedback.with_label_values(&[kind]).inc();
+    }
+    Ok(web::Json(FeedbackState::new(answer, feedback)))
 }
 
 /// The asker's own feedback on an answer; 404 when there is none.
 #[utoipa::path(get, path = "/v1/feedback/{answer_id}", tag = "feedback", params(("answer_id" = String, Path)),
-    responses((status = 200, body = Feedback), (status = 404, body = ErrorBody)))]
+    responses((status = 200, body = FeedbackState), (status = 404, body = ErrorBody)))]
 pub(super) async fn get(
     asker: Asker,
     context: web::Data<Context>,
     answer: web::Path<String>,
-) -> Result<web::Json<Feedback>, Error> {
+) -> Result<web::Json<FeedbackState>, Error> {
+    let answer = AnswerId::from_wire(answer.as_str());
     let all = context
         .ledger
         .feedback_on(&AnswerId::from_wire(answer.as_str()))
@@ -76,4 +107,16 @@ pub(super) async fn list(
         data,
         next: page.next,
     }))
+}
+
+/// What was said, for the metrics.
+fn kinds(input: &FeedbackInput) -> Vec<&'static str> {
+    let rating = input.rating.map(|rating| match rating {
+        Some(Rating::Up) => "up",
+        Some(Rating::Down) => "down",
+        None => "withdrawn",
+    });
+    let comment = input.comment.iter().flatten().next().map(|_| "comment");
+    let ideal_answer = input.ideal_answer.iter().flatten().next().map(|_| "ideal_answer");
+    [rating, comment, ideal_answer].into_iter().flatten().collect()
 }

@@ -8,7 +8,6 @@ use crate::error::{Error, ErrorCode};
 use crate::ledger::Ledger;
 
 use super::Context;
-use super::blocking::blocking;
 use super::error::{ErrorBody, log};
 use super::extract::Operator;
 
@@ -110,29 +109,15 @@ fn is_verbose(request: &HttpRequest) -> bool {
 #[utoipa::path(get, path = "/metrics", tag = "operations",
     responses((status = 200, content_type = "text/plain", body = String), (status = "4XX", body = ErrorBody)))]
 pub(super) async fn metrics(_operator: Operator, context: web::Data<Context>) -> Result<HttpResponse, Error> {
-    render(context).await
+    render(&context)
 }
 
 /// [`metrics`] for the listener that only scrapers reach.
 pub(super) async fn metrics_unasked(context: web::Data<Context>) -> Result<HttpResponse, Error> {
-    render(context).await
+    render(&context)
 }
 
-async fn render(context: web::Data<Context>) -> Result<HttpResponse, Error> {
-    let text = blocking(move || {
-        let stats = context.library.stats().map_err(Error::from)?;
-        context
-            .metrics
-            .index_documents
-            .set(i64::try_from(stats.documents).unwrap_or(i64::MAX));
-        context
-            .metrics
-            .index_passages
-            .set(i64::try_from(stats.passages).unwrap_or(i64::MAX));
-        context.metrics.render().map_err(Error::internal)
-    })
-    .await?;
-    Ok(HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
-        .body(text))
+fn render(context: &Context) -> Result<HttpResponse, Error> {
+    let text = context.metrics.render().map_err(Error::internal)?;
+    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")).body(text))
 }

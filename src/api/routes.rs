@@ -1,7 +1,5 @@
 //! Which address is answered by which handler, and who may call it? The first argument of each handler says who.
 
-use std::borrow::Cow;
-
 use actix_cors::Cors;
 use actix_web::http::{Method, header};
 use actix_web::middleware::from_fn;
@@ -27,7 +25,8 @@ pub fn configure(context: web::Data<Context>) -> impl FnOnce(&mut ServiceConfig)
             .configure(questions)
             .configure(judgements)
             .configure(knowledge)
-            .configure(operations);
+            .configure(operations)
+            .configure(crate::web::configure);
         app.app_data(context).service(scope);
     }
 }
@@ -119,13 +118,7 @@ fn cors(widget: &WidgetConfig) -> Cors {
             header::CONTENT_TYPE,
             header::HeaderName::from_static("x-request-id"),
         ])
-        .expose_headers(
-            ["x-request-id", "retry-after"]
-                .map(Cow::Borrowed)
-                .iter()
-                .map(AsRef::as_ref)
-                .collect::<Vec<&str>>(),
-        )
+        .expose_headers(["x-request-id", "retry-after"])
         .max_age(CORS_SECONDS)
         // Who is not allowed gets no headers; what a request may do is for the handlers to say.
         .block_on_origin_mismatch(false)

@@ -177,15 +177,6 @@ pub(super) struct Extension {
     pub(super) generation: Option<GenerationId>,
 }
 
-impl Extension {
-    pub(super) fn validate(&self) -> Result<(), Error> {
-        if self.k.is_some_and(|k| !(1..=50).contains(&k)) {
-            return Err(Error::invalid("attune.k", "attune.k must be 1 to 50"));
-        }
-        Ok(())
-    }
-}
-
 /// A passage that was given to the model.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub(super) struct Source {

@@ -77,14 +77,10 @@ pub(super) async fn get(
     answer: web::Path<String>,
 ) -> Result<web::Json<FeedbackState>, Error> {
     let answer = AnswerId::from_wire(answer.as_str());
-    let all = context
-        .ledger
-        .feedback_on(&AnswerId::from_wire(answer.as_str()))
-        .await?;
+    let all = context.ledger.feedback_on(&answer).await?;
     let own = all.into_iter().find(|feedback| feedback.user == asker.0.user);
-    Ok(web::Json(own.ok_or_else(|| {
-        Error::not_found("your feedback on this answer")
-    })?))
+    let own = own.ok_or_else(|| Error::not_found("your feedback on this answer"))?;
+    Ok(web::Json(FeedbackState::new(answer, Some(own))))
 }
 
 /// Lists everybody's feedback with the answers it is about, newest first.

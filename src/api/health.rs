@@ -5,7 +5,6 @@ use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use serde::Serialize;
 
 use crate::error::{Error, ErrorCode};
-use crate::ledger::Ledger;
 
 use super::Context;
 use super::error::{ErrorBody, log};

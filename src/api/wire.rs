@@ -47,7 +47,7 @@ pub(super) struct WireMessage {
     /// Who wrote it.
     role: WireRole,
     /// The text, or parts of type `text`.
-    #[schema(value_type = MessageContent)]
+    #[schema(value_type = ContentSchema)]
     content: Content,
 }
 

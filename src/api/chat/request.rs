@@ -35,7 +35,7 @@ pub(in crate::api) struct ChatRequest {
     #[schema(minimum = 1, maximum = 4)]
     n: Option<u8>,
     /// A text, or up to 4, that end the answer.
-    #[schema(value_type = Option<StopTexts>)]
+    #[schema(value_type = Option<StopSchema>)]
     stop: Option<Stop>,
     /// Most tokens of the answer.
     #[schema(minimum = 1)]
@@ -90,9 +90,6 @@ impl ChatRequest {
             format!("max_completion_tokens must be 1 to {limit}")
         })?;
         let stop = self.stop.map(|stop| stop.0).unwrap_or_default();
-        check(stop.len() <= MAX_STOPS, "stop", || {
-            format!("stop takes at most {MAX_STOPS} texts")
-        })?;
         check(stop.iter().all(|text| !text.is_empty()), "stop", || {
             "a stop text is empty".into()
         })?;
@@ -164,11 +161,6 @@ fn top_logprobs(wanted: bool, top: Option<u8>) -> Result<Option<u8>, Error> {
     check(wanted || top.is_none(), "top_logprobs", || {
         "top_logprobs needs logprobs to be true".into()
     })?;
-    check(
-        top.is_none_or(|top| top <= MAX_TOP_LOGPROBS),
-        "top_logprobs",
-        || format!("top_logprobs must be 0 to {MAX_TOP_LOGPROBS}"),
-    )?;
     Ok(wanted.then(|| top.unwrap_or(0)))
 }
 

@@ -1,0 +1,111 @@
+//! Too many questions, a client that goes away, a server that stops.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use reqwest::{Method, StatusCode};
+use serde_json::json;
+
+use attune::generation::ScriptedGenerator;
+
+use crate::harness::{Setup, TestApp, asking, check_error, events};
+
+/// A model that takes its time: as long as it must be for a test to do something meanwhile, for nobody waits it out.
+fn slow() -> ScriptedGenerator {
+    let answer = "word ".repeat(1000);
+    ScriptedGenerator::new("gen-test", move |_, _| answer.clone()).pausing(Duration::from_millis(20))
+}
+
+async fn stream(app: &TestApp, max_tokens: u32) -> reqwest::Response {
+    let mut body = asking("Where?");
+    body["stream"] = json!(true);
+    body["max_tokens"] = json!(max_tokens);
+    let response = app.request(Method::POST, "/v1/chat/completions").json(&body).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    response
+}
+
+#[tokio::test]
+async fn one_person_may_not_have_too_many_questions_open() {
+    let setup = Setup::default().generator(slow()).config(|config| config.admission.per_user_in_flight = 1);
+    let app = setup.start().await;
+    let open = stream(&app, 1000).await;
+    let response = app.request(Method::POST, "/v1/chat/completions").json(&asking("Me too?")).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+    let seconds: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!(seconds >= 1);
+    let body = response.json().await.unwrap();
+    check_error((StatusCode::TOO_MANY_REQUESTS, body), 429, "rate_limit_exceeded");
+    assert_eq!(app.get("/v1/answers").await.0, StatusCode::OK, "what makes no answer is not limited");
+    drop(open);
+}
+
+#[tokio::test]
+async fn a_full_queue_turns_questions_away() {
+    let setup = Setup::default().generator(slow()).config(|config| {
+        config.admission.max_in_flight = 1;
+        config.admission.max_waiting = 0;
+    });
+    let app = setup.start().await;
+    let open = stream(&app, 1000).await;
+    check_error(app.post("/v1/chat/completions", asking("Me too?")).await, 429, "queue_full");
+    drop(open);
+    app.eventually("the place is free", async || {
+        let mut body = asking("Now?");
+        body["max_tokens"] = json!(1);
+        app.post("/v1/chat/completions", body).await.0 == StatusCode::OK
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_waiting_stream_is_kept_alive_by_comments() {
+    let setup = Setup::default().generator(slow()).config(|config| {
+        config.admission.max_in_flight = 1;
+        config.server.keep_alive_seconds = 1;
+    });
+    let app = setup.start().await;
+    let _open = stream(&app, 1000).await;
+    let mut waiting = stream(&app, 1).await.bytes_stream();
+    let first = waiting.next().await.unwrap().unwrap();
+    assert!(first.starts_with(b":"), "{first:?}");
+}
+
+#[tokio::test]
+async fn an_answer_stops_when_its_reader_goes() {
+    let app = Setup::default().generator(slow()).start().await;
+    let cancelled = || app.metrics.answers.with_label_values(&["cancelled"]).get();
+    let mut open = stream(&app, 1000).await.bytes_stream();
+    open.next().await.unwrap().unwrap();
+    drop(open);
+    app.eventually("the stream's answer is cancelled", async || cancelled() == 1).await;
+
+    let mut body = asking("Where?");
+    body["max_tokens"] = json!(1000);
+    let request = app.request(Method::POST, "/v1/chat/completions").json(&body);
+    tokio::time::timeout(Duration::from_millis(500), request.send()).await.expect_err("it takes 20 seconds");
+    app.eventually("the whole answer is cancelled too", async || cancelled() == 2).await;
+    let (_, log) = app.get("/v1/answers").await;
+    let reasons: Vec<_> = log["data"].as_array().unwrap().iter().map(|row| &row["finish_reason"]).collect();
+    assert_eq!(reasons, [&json!("cancelled"), &json!("cancelled")]);
+}
+
+#[tokio::test]
+async fn a_stopping_server_finishes_open_streams_and_takes_no_new_questions() {
+    let setup = Setup::default().generator(slow()).config(|config| config.server.drain_delay_seconds = 1);
+    let app = setup.start().await;
+    let open = stream(&app, 150).await;
+    app.stop.cancel();
+    app.eventually("readiness says so", async || {
+        let (status, body) = app.get("/readyz?verbose").await;
+        status == StatusCode::SERVICE_UNAVAILABLE && (body.is_null() || body["status"] == "draining")
+    })
+    .await;
+    app.eventually("questions are turned away", async || {
+        app.post("/v1/chat/completions", asking("Still there?")).await.0 == StatusCode::SERVICE_UNAVAILABLE
+    })
+    .await;
+    let frames = events(&open.text().await.unwrap());
+    assert_eq!(frames.last().unwrap(), "[DONE]", "the open stream was cut off");
+    assert_eq!(frames[frames.len() - 2]["choices"][0]["finish_reason"], "length");
+}

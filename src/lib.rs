@@ -20,7 +20,7 @@ pub mod shutdown;
 pub mod telemetry;
 
 // Online: answer one turn.
-// pub mod api;
+pub mod api;
 pub mod access;
 pub mod chat;
 pub mod admission;

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::chat::{Chat, ComparisonEvent, ComparisonStream, Question, compare};
 use crate::domain::{
-    AnswerId, AnswerRecord, Choice, Citation, Comparison, ComparisonId, ComparisonSide, Identity, Message, Millis,
-    Role, Vote,
+    AnswerId, AnswerRecord, Choice, Citation, Comparison, ComparisonId, ComparisonSide, Identity, Message,
+    Millis, Role, Vote,
 };
 use crate::error::{Error, ErrorCode};
 use crate::feedback::{self, VoteInput};
@@ -190,7 +190,11 @@ pub(super) async fn vote(
     let id = ComparisonId::from_wire(id.as_str());
     let input = input.checked(&context.config.feedback)?;
     let vote = feedback::vote(context.ledger.as_ref(), &asker.0, &id, input).await?;
-    context.metrics.comparisons.with_label_values(&[label(vote.choice)]).inc();
+    context
+        .metrics
+        .comparisons
+        .with_label_values(&[label(vote.choice)])
+        .inc();
     Ok(web::Json(vote))
 }
 

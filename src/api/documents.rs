@@ -121,10 +121,10 @@ pub(super) async fn get(
 pub(super) async fn put(
     curator: Curator,
     context: web::Data<Context>,
-    id: web::Path<String>,
-    Query(PutQuery { refresh }): Query<PutQuery>,
+    target: (web::Path<String>, Query<PutQuery>),
     LargeJson(body): LargeJson<DocumentBody>,
 ) -> Result<HttpResponse, Error> {
+    let (id, Query(PutQuery { refresh })) = target;
     let document = body.into_document(DocumentId::parse(&id)?)?;
     let id = document.id.clone();
     let work = async move { blocking(move || put_if_allowed(&context.library, &curator.0, &document)).await };

@@ -40,10 +40,27 @@ pub(super) struct FeedbackState {
 impl FeedbackState {
     fn new(answer: AnswerId, feedback: Option<Feedback>) -> Self {
         match feedback {
-            Some(Feedback { answer, rating, reasons, comment, ideal_answer, .. }) => {
-                Self { answer, rating, reasons, comment, ideal_answer }
-            }
-            None => Self { answer, rating: None, reasons: Vec::new(), comment: None, ideal_answer: None },
+            Some(Feedback {
+                answer,
+                rating,
+                reasons,
+                comment,
+                ideal_answer,
+                ..
+            }) => Self {
+                answer,
+                rating,
+                reasons,
+                comment,
+                ideal_answer,
+            },
+            None => Self {
+                answer,
+                rating: None,
+                reasons: Vec::new(),
+                comment: None,
+                ideal_answer: None,
+            },
         }
     }
 }

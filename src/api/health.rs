@@ -118,5 +118,7 @@ pub(super) async fn metrics_unasked(context: web::Data<Context>) -> Result<HttpR
 
 fn render(context: &Context) -> Result<HttpResponse, Error> {
     let text = context.metrics.render().map_err(Error::internal)?;
-    Ok(HttpResponse::Ok().insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")).body(text))
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8"))
+        .body(text))
 }

@@ -29,11 +29,12 @@ pub(super) struct WidgetTokenRequest {
 #[utoipa::path(post, path = "/v1/widget/token", tag = "people", request_body = WidgetTokenRequest,
     responses((status = 200, body = WidgetToken), (status = "4XX", body = ErrorBody)))]
 pub(super) async fn token(
-    _operator: Operator,
+    operator: Operator,
     context: web::Data<Context>,
     Json(request): Json<WidgetTokenRequest>,
 ) -> Result<web::Json<WidgetToken>, Error> {
     let WidgetTokenRequest { user, groups, origin } = request;
+    tracing::info!(by = operator.0.user, "widget token made");
     Ok(web::Json(context.access.widget_token(WidgetGrant {
         user,
         groups,

@@ -20,23 +20,43 @@ async fn stream(app: &TestApp, max_tokens: u32) -> reqwest::Response {
     let mut body = asking("Where?");
     body["stream"] = json!(true);
     body["max_tokens"] = json!(max_tokens);
-    let response = app.request(Method::POST, "/v1/chat/completions").json(&body).send().await.unwrap();
+    let response = app
+        .request(Method::POST, "/v1/chat/completions")
+        .json(&body)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     response
 }
 
 #[tokio::test]
 async fn one_person_may_not_have_too_many_questions_open() {
-    let setup = Setup::default().generator(slow()).config(|config| config.admission.per_user_in_flight = 1);
+    let setup = Setup::default()
+        .generator(slow())
+        .config(|config| config.admission.per_user_in_flight = 1);
     let app = setup.start().await;
     let open = stream(&app, 1000).await;
-    let response = app.request(Method::POST, "/v1/chat/completions").json(&asking("Me too?")).send().await.unwrap();
+    let response = app
+        .request(Method::POST, "/v1/chat/completions")
+        .json(&asking("Me too?"))
+        .send()
+        .await
+        .unwrap();
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
-    let seconds: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    let seconds: u64 = response.headers()["retry-after"]
+        .to_str()
+        .unwrap()
+        .parse()
+        .unwrap();
     assert!(seconds >= 1);
     let body = response.json().await.unwrap();
     check_error((StatusCode::TOO_MANY_REQUESTS, body), 429, "rate_limit_exceeded");
-    assert_eq!(app.get("/v1/answers").await.0, StatusCode::OK, "what makes no answer is not limited");
+    assert_eq!(
+        app.get("/v1/answers").await.0,
+        StatusCode::OK,
+        "what makes no answer is not limited"
+    );
     drop(open);
 }
 
@@ -48,7 +68,11 @@ async fn a_full_queue_turns_questions_away() {
     });
     let app = setup.start().await;
     let open = stream(&app, 1000).await;
-    check_error(app.post("/v1/chat/completions", asking("Me too?")).await, 429, "queue_full");
+    check_error(
+        app.post("/v1/chat/completions", asking("Me too?")).await,
+        429,
+        "queue_full",
+    );
     drop(open);
     app.eventually("the place is free", async || {
         let mut body = asking("Now?");
@@ -78,21 +102,32 @@ async fn an_answer_stops_when_its_reader_goes() {
     let mut open = stream(&app, 1000).await.bytes_stream();
     open.next().await.unwrap().unwrap();
     drop(open);
-    app.eventually("the stream's answer is cancelled", async || cancelled() == 1).await;
+    app.eventually("the stream's answer is cancelled", async || cancelled() == 1)
+        .await;
 
     let mut body = asking("Where?");
     body["max_tokens"] = json!(1000);
     let request = app.request(Method::POST, "/v1/chat/completions").json(&body);
-    tokio::time::timeout(Duration::from_millis(500), request.send()).await.expect_err("it takes 20 seconds");
-    app.eventually("the whole answer is cancelled too", async || cancelled() == 2).await;
+    tokio::time::timeout(Duration::from_millis(500), request.send())
+        .await
+        .expect_err("it takes 20 seconds");
+    app.eventually("the whole answer is cancelled too", async || cancelled() == 2)
+        .await;
     let (_, log) = app.get("/v1/answers").await;
-    let reasons: Vec<_> = log["data"].as_array().unwrap().iter().map(|row| &row["finish_reason"]).collect();
+    let reasons: Vec<_> = log["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| &row["finish_reason"])
+        .collect();
     assert_eq!(reasons, [&json!("cancelled"), &json!("cancelled")]);
 }
 
 #[tokio::test]
 async fn a_stopping_server_finishes_open_streams_and_takes_no_new_questions() {
-    let setup = Setup::default().generator(slow()).config(|config| config.server.drain_delay_seconds = 1);
+    let setup = Setup::default()
+        .generator(slow())
+        .config(|config| config.server.drain_delay_seconds = 1);
     let app = setup.start().await;
     let open = stream(&app, 150).await;
     app.stop.cancel();

@@ -86,9 +86,12 @@ impl ChatRequest {
         })?;
         // `chat` checks the other ranges; only this one has two names.
         let limit = limits.max_tokens_limit;
-        check(self.max_completion_tokens.is_none_or(|max| (1..=limit).contains(&max)), "max_completion_tokens", || {
-            format!("max_completion_tokens must be 1 to {limit}")
-        })?;
+        check(
+            self.max_completion_tokens
+                .is_none_or(|max| (1..=limit).contains(&max)),
+            "max_completion_tokens",
+            || format!("max_completion_tokens must be 1 to {limit}"),
+        )?;
         let stop = self.stop.map(|stop| stop.0).unwrap_or_default();
         check(stop.iter().all(|text| !text.is_empty()), "stop", || {
             "a stop text is empty".into()

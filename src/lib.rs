@@ -14,8 +14,8 @@ pub mod error;
 
 // How the program is put together.
 pub mod config;
-// pub mod cli;
-// pub mod app;
+pub mod cli;
+pub mod app;
 pub mod shutdown;
 pub mod telemetry;
 

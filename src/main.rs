@@ -4,5 +4,5 @@ use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    attune::cli::run().await
 }

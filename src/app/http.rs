@@ -62,7 +62,7 @@ pub(super) fn start(
     let address = listener.local_addr().map_err(AppError::Http)?;
     let main = {
         let data = web::Data::from(Arc::clone(context));
-        HttpServer::new(move || App::new().app_data(data.clone()).configure(api::configure))
+        HttpServer::new(move || App::new().configure(api::configure(data.clone())))
             .workers(config.server.workers)
             .shutdown_timeout(config.server.drain_seconds)
             .disable_signals()
@@ -74,7 +74,7 @@ pub(super) fn start(
     let mut running = vec![tokio::spawn(main)];
     if let Some(listener) = metrics_listener {
         let data = web::Data::from(Arc::clone(context));
-        let scrapes = HttpServer::new(move || App::new().app_data(data.clone()).configure(api::configure_scrapes))
+        let scrapes = HttpServer::new(move || App::new().configure(api::configure_scrapes(data.clone())))
             .workers(1)
             .shutdown_timeout(1)
             .disable_signals()

@@ -38,7 +38,7 @@ impl std::fmt::Debug for Library {
 }
 
 /// How much there is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct Stats {
     /// Documents.
     pub documents: u64,

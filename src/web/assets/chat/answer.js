@@ -33,9 +33,9 @@ class AnswerText {
       if (!finished) return h("span", { class: "cite pending" }, String(n));
       return source ? this.mark(n, source) : null;
     };
-    this.text.replaceChildren(renderMarkdown(this.answer.text, cite));
+    fill(this.text, renderMarkdown(this.answer.text, cite));
     this.text.classList.toggle("streaming", !finished);
-    this.sources.replaceChildren(...(finished ? this.sourceLists() : []));
+    fill(this.sources, ...(finished ? this.sourceLists() : []));
   }
 
   mark(n, source) {
@@ -103,7 +103,7 @@ function answerActions(chat, turn, answer, text) {
 async function streamAnswer(chat, turn, signal) {
   const answer = { id: null, text: "", citations: [], sources: [], refused: false };
   const text = new AnswerText(answer, (source) => chat.passage.show(source));
-  turn.body.replaceChildren(text.node);
+  fill(turn.body, text.node);
   turn.partial = text;
   const body = { model: "attune", messages: chat.messagesFor(turn) };
   for await (const { value } of chat.client.stream("/v1/chat/completions", body, signal)) {
@@ -127,6 +127,6 @@ function drawAnswer(chat, turn) {
   const { answer } = turn.state;
   const text = new AnswerText(answer, (source) => chat.passage.show(source));
   text.draw(true);
-  turn.body.replaceChildren(text.node, answerActions(chat, turn, answer, text));
+  fill(turn.body, text.node, answerActions(chat, turn, answer, text));
   return plainText(text.text);
 }

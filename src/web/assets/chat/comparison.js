@@ -17,7 +17,7 @@ async function streamPair(chat, turn, signal) {
   const blank = () => ({ id: null, text: "", citations: [], sources: [] });
   const pair = { id: null, left: blank(), right: blank(), vote: null };
   const view = pairView(chat, pair);
-  turn.body.replaceChildren(view.node);
+  fill(turn.body, view.node);
   for await (const { value } of chat.client.stream("/v1/comparisons", { messages: chat.messagesFor(turn) }, signal)) {
     if (value.type === "delta") {
       view.sides[value.side].append(value.text);
@@ -53,7 +53,8 @@ function drawPair(chat, turn) {
   const view = pairView(chat, pair);
   for (const side of Object.values(view.sides)) side.draw(true);
   const foot = h("div", {});
-  turn.body.replaceChildren(
+  fill(
+    turn.body,
     h("p", { class: "pair-title" }, "Two answers to choose from. Your choice teaches the assistant."),
     view.node,
     foot,
@@ -61,16 +62,17 @@ function drawPair(chat, turn) {
   if (pair.vote) {
     const label = CHOICES.find(([key]) => key === pair.vote.choice)[1];
     const change = h("button", { type: "button", class: "button", onclick: () => {
-      foot.replaceChildren(voteForm(chat, turn, foot));
+      fill(foot, voteForm(chat, turn, foot));
       foot.querySelector("input:checked")?.focus();
     } }, "Change");
     const best = shownSide(pair);
-    foot.replaceChildren(
+    fill(
+      foot,
       h("p", { class: "thanks" }, icon("check"), `Thank you. You chose: ${label}.`, change),
       answerActions(chat, turn, pair[best], view.sides[best]),
     );
   } else {
-    foot.replaceChildren(voteForm(chat, turn, foot));
+    fill(foot, voteForm(chat, turn, foot));
   }
   return "Two answers are ready. Choose the better one below them.";
 }

@@ -140,7 +140,7 @@ class AttuneChat extends HTMLElement {
       this.titleNode.textContent = this.heading;
       if (this.launcher) this.launcher.setAttribute("aria-label", this.heading);
       const console = this.inline && ["curator", "operator"].includes(this.me.role);
-      this.links.replaceChildren(...(console ? [h("a", { href: "/console" }, "Console")] : []));
+      fill(this.links, ...(console ? [h("a", { href: "/console" }, "Console")] : []));
       this.composer.hidden = false;
       this.render();
     } catch (error) {
@@ -159,7 +159,7 @@ class AttuneChat extends HTMLElement {
 
   askToken() {
     this.composer.hidden = true;
-    this.log.replaceChildren(tokenForm((token) => {
+    fill(this.log, tokenForm((token) => {
       session.set(this.tokenKey, token);
       this.client.token = token;
       this.start();
@@ -194,7 +194,7 @@ class AttuneChat extends HTMLElement {
   render(problem) {
     this.toggleAttribute("empty", this.turns.length === 0);
     if (this.turns.length > 0) {
-      this.log.replaceChildren(...this.turns.map((turn) => turn.node));
+      fill(this.log, ...this.turns.map((turn) => turn.node));
       for (const turn of this.turns) if (turn.state && !turn.drawn) this.draw(turn);
       this.scrollDown();
       return;
@@ -203,7 +203,7 @@ class AttuneChat extends HTMLElement {
       this.render();
       this.start();
     };
-    this.log.replaceChildren(h("div", { class: "welcome" },
+    fill(this.log, h("div", { class: "welcome" },
       h("h2", {}, this.getAttribute("greeting") || "What would you like to know?"),
       h("p", {}, "Answers come from the company's own pages and show where they are from. "
         + "If one is wrong, say so: the assistant learns from it."),
@@ -223,7 +223,7 @@ class AttuneChat extends HTMLElement {
     const { text, words, retry } = turn.state;
     const part = new AnswerText({ text: text ?? "" }, () => {});
     part.draw(true);
-    turn.body.replaceChildren(part.node, h("div", { class: turn.state.kind === "error" ? "trouble" : "stopped" },
+    fill(turn.body, part.node, h("div", { class: turn.state.kind === "error" ? "trouble" : "stopped" },
       h("p", {}, words), retry ? iconButton("retry", "Try again", () => this.retry(turn), { class: "button retry" }) : null));
     return words;
   }
@@ -262,7 +262,7 @@ class AttuneChat extends HTMLElement {
     const abort = new AbortController();
     this.setRunning(abort);
     turn.partial = null;
-    turn.body.replaceChildren(h("p", { class: "waiting" }, h("span", { class: "dots", "aria-hidden": "true" }), "Looking it up…"));
+    fill(turn.body, h("p", { class: "waiting" }, h("span", { class: "dots", "aria-hidden": "true" }), "Looking it up…"));
     this.announce("Looking it up.");
     this.scrollDown();
     try {

@@ -159,7 +159,7 @@ class FeedbackControls {
 
   open(panel, kind) {
     this.kind = kind;
-    this.panel.replaceChildren(panel);
+    fill(this.panel, panel);
     this.suggest.setAttribute("aria-expanded", String(kind === "correction"));
     panel.querySelector(kind === "correction" ? "textarea" : ".chip").focus();
     panel.scrollIntoView({ block: "nearest" });
@@ -176,13 +176,13 @@ class FeedbackControls {
     const opener = this.kind === "correction" ? this.suggest : this.thumbs[this.feedback.rating ?? "up"];
     this.kind = null;
     this.suggest.setAttribute("aria-expanded", "false");
-    this.panel.replaceChildren();
+    fill(this.panel);
     opener.focus();
   }
 
   done(text) {
     this.close();
-    this.panel.replaceChildren(h("p", { class: "thanks" }, icon("check"), text));
+    fill(this.panel, h("p", { class: "thanks" }, icon("check"), text));
     this.announce(text);
   }
 }

@@ -50,8 +50,8 @@ class PassageDialog {
     this.title.textContent = title;
     this.path.textContent = (path ?? []).join(" › ");
     this.path.hidden = !this.path.textContent;
-    this.body.replaceChildren(html ? copyHtml(html) : renderMarkdown(text ?? ""));
+    fill(this.body, html ? copyHtml(html) : renderMarkdown(text ?? ""));
     const safe = url ? safeUrl(url) : null;
-    this.link.replaceChildren(...(safe ? [safeLink(safe, "Open the whole page ", icon("arrow"))] : []));
+    fill(this.link, ...(safe ? [safeLink(safe, "Open the whole page ", icon("arrow"))] : []));
   }
 }

@@ -48,7 +48,8 @@ async function showAnswer(app, id, detail) {
     return;
   }
   const { feedback } = record;
-  detail.replaceChildren(
+  fill(
+    detail,
     h("h2", {}, questionOf(record.messages)),
     meta(when(record.created), record.user, record.refused ? pill("Not answered", "warn") : null,
       record.finish_reason === "stop" ? null : pill(`ended: ${record.finish_reason}`)),

@@ -37,15 +37,15 @@ class ConsoleApp {
       return;
     }
     const signedIn = this.client.token !== null;
-    this.who.replaceChildren(h("span", {}, this.me.user, " ", pill(this.me.role)),
+    fill(this.who, h("span", {}, this.me.user, " ", pill(this.me.role)),
       ...(signedIn ? [button("Sign out", () => this.signOut())] : []));
     if (!CONSOLE_ROLES.includes(this.me.role)) {
-      this.view.replaceChildren(h("div", { class: "notice" }, h("h1", {}, "Not for this role"),
+      fill(this.view, h("div", { class: "notice" }, h("h1", {}, "Not for this role"),
         h("p", {}, `The console is for curators and operators. You are signed in as ${this.me.user} (${this.me.role}).`),
         h("p", {}, h("a", { href: "/" }, "Go to the chat"))));
       return;
     }
-    this.nav.replaceChildren(...PAGES.map(({ key, title, icon: name }) => h("a", { href: `#${key}`, "data-key": key }, icon(name), h("span", {}, title))));
+    fill(this.nav, ...PAGES.map(({ key, title, icon: name }) => h("a", { href: `#${key}`, "data-key": key }, icon(name), h("span", {}, title))));
     this.route();
   }
 
@@ -58,7 +58,7 @@ class ConsoleApp {
       else link.removeAttribute("aria-current");
     }
     document.title = `${page.title} · Attune`;
-    this.view.replaceChildren(page.make(this, prefill));
+    fill(this.view, page.make(this, prefill));
   }
 
   page(title, about, ...children) {
@@ -82,8 +82,8 @@ class ConsoleApp {
   failed(error, place) {
     if (error.status === 401) {
       const rejected = this.client.token !== null;
-      this.nav.replaceChildren();
-      this.view.replaceChildren(tokenForm((token) => {
+      fill(this.nav);
+      fill(this.view, tokenForm((token) => {
         session.set(this.tokenKey, token);
         this.client.token = token;
         this.start();
@@ -91,7 +91,7 @@ class ConsoleApp {
       return;
     }
     if (!(error instanceof ApiError)) throw error;
-    place.replaceChildren(h("p", { class: "problem", role: "alert" }, explain(error).text));
+    fill(place, h("p", { class: "problem", role: "alert" }, explain(error).text));
   }
 
   /** A short note; with `undo` it can be taken back for a while. */
@@ -108,7 +108,7 @@ class ConsoleApp {
         }
       }));
     }
-    this.toasts.replaceChildren(toast);
+    fill(this.toasts, toast);
     setTimeout(() => toast.remove(), UNDO_MS);
   }
 

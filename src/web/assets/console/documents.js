@@ -24,7 +24,7 @@ function documentRow(app, document, detail, list) {
     showDocument(app, document.id, detail, list);
   } },
   h("span", { class: "row-title" }, document.title),
-  meta(when(document.updated), `${document.passages} passages`, document.source, groupPills(document.groups)));
+  meta(when(document.updated), counted(document.passages, "passage"), document.source, groupPills(document.groups)));
   return row;
 }
 
@@ -33,15 +33,15 @@ function groupPills(groups) {
 }
 
 async function trySearch(app, text, results) {
-  if (!text) return results.replaceChildren();
+  if (!text) return fill(results);
   try {
     const found = await app.client.json("GET", query("/v1/search", { q: text, k: 8 }));
     const cards = found.results.map((result) => h("li", { class: "card" },
       h("p", { class: "row-title" }, result.title), h("p", { class: "plain" }, result.text),
       meta(`Score ${Number(result.score).toFixed(2)}`, result.document_id)));
-    const summary = `${found.results.length} passages in ${Math.round(found.took_ms)} ms`;
-    results.replaceChildren(h("div", { class: "results" },
-      h("div", { class: "row" }, h("h2", {}, summary), button("Clear", () => results.replaceChildren())), h("ol", { class: "cards" }, cards)));
+    const summary = `${counted(found.results.length, "passage")} in ${Math.round(found.took_ms)} ms`;
+    fill(results, h("div", { class: "results" },
+      h("div", { class: "row" }, h("h2", {}, summary), button("Clear", () => fill(results))), h("ol", { class: "cards" }, cards)));
   } catch (error) {
     app.failed(error, results);
   }
@@ -62,7 +62,8 @@ async function showDocument(app, id, detail, list) {
   const document = await loadDocument(app, id, detail);
   if (!document) return;
   const fromFolder = document.source !== "api";
-  detail.replaceChildren(
+  fill(
+    detail,
     h("h2", {}, document.title),
     h("div", { class: "row" },
       button("Edit", () => editDocument(app, document, detail, list)),
@@ -105,8 +106,8 @@ function editDocument(app, document, detail, list) {
     list.load();
     showDocument(app, id.value.trim(), detail, list);
   };
-  const cancel = () => (document ? showDocument(app, document.id, detail, list) : detail.replaceChildren());
-  detail.replaceChildren(h("h2", {}, document ? "Edit document" : "Add document"), h("form", { class: "form", onsubmit: save },
+  const cancel = () => (document ? showDocument(app, document.id, detail, list) : fill(detail));
+  fill(detail, h("h2", {}, document ? "Edit document" : "Add document"), h("form", { class: "form", onsubmit: save },
     field("Title", title),
     field("Id", id, "Letters, digits and . _ ~ : - such as it:vpn. It can not be changed later."),
     field("Format", format), field("Text", text),
@@ -134,7 +135,7 @@ async function deleteDocument(app, document, detail, list) {
     app.failed(error, detail);
     return;
   }
-  detail.replaceChildren(h("p", { class: "empty" }, "Choose a document, or add one."));
+  fill(detail, h("p", { class: "empty" }, "Choose a document, or add one."));
   list.load();
   app.toast("Document deleted.", async () => {
     const { title, text, format, url, groups, metadata } = document;

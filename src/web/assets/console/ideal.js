@@ -69,7 +69,8 @@ async function showIdeal(app, id, detail, list) {
   const decide = item.status === "draft"
     ? button("Approve", () => setStatus("approved", "Approved. The assistant will learn from it."), { class: "button primary approve" })
     : button("Back to waiting", () => setStatus("draft", "Not learnt from until it is approved again."));
-  detail.replaceChildren(
+  fill(
+    detail,
     h("h2", {}, questionOf(item.messages)),
     h("div", { class: "row" }, decide,
       button("Edit", () => editIdeal(app, item, detail, list)),
@@ -108,8 +109,8 @@ function editIdeal(app, item, detail, list, prefill) {
       app.failed(error, problem);
     }
   };
-  const cancel = () => (item ? showIdeal(app, item.id, detail, list) : detail.replaceChildren());
-  detail.replaceChildren(h("h2", {}, item ? "Edit ideal answer" : "Write ideal answer"), h("form", { class: "form", onsubmit: save },
+  const cancel = () => (item ? showIdeal(app, item.id, detail, list) : fill(detail));
+  fill(detail, h("h2", {}, item ? "Edit ideal answer" : "Write ideal answer"), h("form", { class: "form", onsubmit: save },
     field("Question", question),
     field("Ideal answer", response, "As the assistant should say it. Markdown is shown."),
     field("Groups (optional)", groups, "Separated by commas. Only members of one of them see it; empty means everybody."),
@@ -130,7 +131,7 @@ async function deleteIdeal(app, item, detail, list) {
     app.failed(error, detail);
     return;
   }
-  detail.replaceChildren(h("p", { class: "empty" }, "Choose an ideal answer, or write one."));
+  fill(detail, h("p", { class: "empty" }, "Choose an ideal answer, or write one."));
   list.load();
   app.toast("Ideal answer deleted.", async () => {
     await app.client.json("POST", `${idealPath(item.id)}/restore`, {});

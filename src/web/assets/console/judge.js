@@ -42,7 +42,7 @@ class JudgingQueue {
     if (this.current) this.show(this.current);
     else {
       const words = this.judged > 0 ? `All done. You judged ${this.judged}; thank you.` : "No pairs are waiting. They come from questions people ask.";
-      this.stage.replaceChildren(h("p", { class: "empty big", role: "status" }, words), button("Look again", () => this.again()));
+      fill(this.stage, h("p", { class: "empty big", role: "status" }, words), button("Look again", () => this.again()));
     }
   }
 
@@ -64,7 +64,7 @@ class JudgingQueue {
     const choices = JUDGE_CHOICES.map(([choice, label, key]) => button([h("kbd", {}, key), label], () => this.vote(choice),
       { class: "button choice", "data-choice": choice, "aria-keyshortcuts": key }));
     const title = h("h2", { tabindex: "-1" }, questionOf(pair.messages));
-    this.stage.replaceChildren(title, h("div", { class: "pair" }, sides),
+    fill(this.stage, title, h("div", { class: "pair" }, sides),
       h("div", { class: "row choices", role: "group", "aria-label": "Which answer is better?" }, choices,
         button([h("kbd", {}, "s"), "Skip"], () => this.advance(), { class: "button", "aria-keyshortcuts": "s" })));
     title.focus();

@@ -15,6 +15,10 @@ function questionOf(messages) {
   return (messages ?? []).filter((message) => message.role === "user").at(-1)?.content ?? "";
 }
 
+function counted(n, noun) {
+  return `${n} ${noun}${n === 1 ? "" : "s"}`;
+}
+
 /** A line of small facts; texts become spans, so that they keep their distance. */
 function meta(...parts) {
   const shown = parts.flat().filter((part) => part !== null && part !== undefined && part !== "");
@@ -87,10 +91,10 @@ class PagedList {
     try {
       const page = await this.app.client.json("GET", this.address(this.next));
       if (turn !== this.turn) return;
-      if (first) this.items.replaceChildren();
+      if (first) fill(this.items);
       this.items.append(...page.data.map((item) => h("li", {}, this.row(item))));
       this.next = page.next ?? null;
-      if (this.items.children.length === 0) this.items.replaceChildren(h("li", { class: "empty" }, this.empty));
+      if (this.items.children.length === 0) fill(this.items, h("li", { class: "empty" }, this.empty));
     } catch (error) {
       if (turn === this.turn) this.app.failed(error, this.items);
     }

@@ -12,8 +12,17 @@ function h(tag, props, ...children) {
     else if (name.startsWith("aria-")) node.setAttribute(name, String(value));
     else if (value !== false) node.setAttribute(name, value === true ? "" : String(value));
   }
-  node.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  node.append(...present(children));
   return node;
+}
+
+/** Replaces what is in a node; like `h`, it leaves out what is missing. */
+function fill(node, ...children) {
+  node.replaceChildren(...present(children));
+}
+
+function present(children) {
+  return children.flat(3).filter((child) => child !== null && child !== undefined && child !== false);
 }
 
 const ICONS = {

@@ -297,7 +297,7 @@ impl Page {
     }
 }
 
-/// A DevTools command, which chromedriver passes on.
+/// A command of the `DevTools` protocol, which chromedriver passes on.
 #[derive(Debug)]
 struct Devtools {
     command: String,

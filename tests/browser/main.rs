@@ -1,5 +1,13 @@
 //! Do the pages work for people? Each test drives Chromium against a real server whose model follows a script.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says when it is skipped"
+)]
+
 mod chat;
 mod console;
 mod driver;

@@ -91,6 +91,9 @@ impl Default for Config {
     }
 }
 
+/// Read when no file is named and the working directory has it.
+const DEFAULT_FILE: &str = "attune.toml";
+
 /// Values given as flags; they win over file and environment.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Overrides {
@@ -116,7 +119,8 @@ impl Config {
         match file {
             Some(path) if !path.is_file() => return Err(ConfigError::Missing(path.to_owned())),
             Some(path) => figment = figment.merge(Toml::file_exact(path)),
-            None => figment = figment.merge(Toml::file_exact("attune.toml")),
+            None if Path::new(DEFAULT_FILE).is_file() => figment = figment.merge(Toml::file_exact(DEFAULT_FILE)),
+            None => {}
         }
         figment = figment.merge(Env::prefixed("ATTUNE_").filter(|key| is_config_key(key.as_str())).split("__"));
         figment = figment.merge(Serialized::defaults(overrides));

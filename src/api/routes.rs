@@ -36,21 +36,21 @@ pub fn configure_scrapes(context: web::Data<Context>) -> impl FnOnce(&mut Servic
     move |app| {
         let scope = web::scope("")
             .wrap(from_fn(observe))
-            .route("/livez", get().to(health::livez))
-            .route("/readyz", get().to(health::readyz))
-            .route("/metrics", get().to(health::metrics_unasked));
+            .service(web::resource("/livez").route(get().to(health::livez)))
+            .service(web::resource("/readyz").route(get().to(health::readyz)))
+            .service(web::resource("/metrics").route(get().to(health::metrics_unasked)));
         app.app_data(context).service(scope);
     }
 }
 
 fn questions(app: &mut ServiceConfig) {
-    app.route("/v1/chat/completions", post().to(chat::complete))
-        .route("/v1/models", get().to(models::list))
-        .route("/v1/models/{id}", get().to(models::get))
-        .route("/v1/answers", get().to(answers::list))
-        .route("/v1/answers/{id}", get().to(answers::get))
-        .route("/v1/me", get().to(person::me))
-        .route("/v1/widget/token", post().to(widget::token));
+    app.service(web::resource("/v1/chat/completions").route(post().to(chat::complete)))
+        .service(web::resource("/v1/models").route(get().to(models::list)))
+        .service(web::resource("/v1/models/{id}").route(get().to(models::get)))
+        .service(web::resource("/v1/answers").route(get().to(answers::list)))
+        .service(web::resource("/v1/answers/{id}").route(get().to(answers::get)))
+        .service(web::resource("/v1/me").route(get().to(person::me)))
+        .service(web::resource("/v1/widget/token").route(post().to(widget::token)));
 }
 
 fn judgements(app: &mut ServiceConfig) {
@@ -59,9 +59,9 @@ fn judgements(app: &mut ServiceConfig) {
             .route(post().to(comparisons::create))
             .route(get().to(comparisons::list)),
     )
-    .route("/v1/comparisons/{id}", get().to(comparisons::get))
-    .route("/v1/comparisons/{id}/vote", post().to(comparisons::vote))
-    .route("/v1/feedback", get().to(feedback::list))
+    .service(web::resource("/v1/comparisons/{id}").route(get().to(comparisons::get)))
+    .service(web::resource("/v1/comparisons/{id}/vote").route(post().to(comparisons::vote)))
+    .service(web::resource("/v1/feedback").route(get().to(feedback::list)))
     .service(
         web::resource("/v1/feedback/{answer_id}")
             .route(put().to(feedback::put))
@@ -78,18 +78,15 @@ fn judgements(app: &mut ServiceConfig) {
             .route(put().to(demonstrations::put))
             .route(delete().to(demonstrations::delete)),
     )
-    .route(
-        "/v1/demonstrations/{id}/restore",
-        post().to(demonstrations::restore),
-    )
-    .route("/v1/export", get().to(exchange::export))
-    .route("/v1/import", post().to(exchange::import));
+    .service(web::resource("/v1/demonstrations/{id}/restore").route(post().to(demonstrations::restore)))
+    .service(web::resource("/v1/export").route(get().to(exchange::export)))
+    .service(web::resource("/v1/import").route(post().to(exchange::import)));
 }
 
 fn knowledge(app: &mut ServiceConfig) {
-    app.route("/v1/search", get().to(search::search))
-        .route("/v1/passages/{id}", get().to(passages::get))
-        .route("/v1/documents", get().to(documents::list))
+    app.service(web::resource("/v1/search").route(get().to(search::search)))
+        .service(web::resource("/v1/passages/{id}").route(get().to(passages::get)))
+        .service(web::resource("/v1/documents").route(get().to(documents::list)))
         .service(
             web::resource("/v1/documents/{id}")
                 .route(get().to(documents::get))
@@ -99,11 +96,11 @@ fn knowledge(app: &mut ServiceConfig) {
 }
 
 fn operations(app: &mut ServiceConfig) {
-    app.route("/livez", get().to(health::livez))
-        .route("/readyz", get().to(health::readyz))
-        .route("/health", get().to(health::readyz))
-        .route("/metrics", get().to(health::metrics))
-        .route("/openapi.json", get().to(openapi::get));
+    app.service(web::resource("/livez").route(get().to(health::livez)))
+        .service(web::resource("/readyz").route(get().to(health::readyz)))
+        .service(web::resource("/health").route(get().to(health::readyz)))
+        .service(web::resource("/metrics").route(get().to(health::metrics)))
+        .service(web::resource("/openapi.json").route(get().to(openapi::get)));
 }
 
 /// Pages of the widget's sites may read responses; nobody else's may.

@@ -65,6 +65,8 @@ pub(super) fn start(
         HttpServer::new(move || App::new().configure(api::configure(data.clone())))
             .workers(config.server.workers)
             .shutdown_timeout(config.server.drain_seconds)
+            // A client that closes its side has gone: its request is dropped, and with it the answer in the making.
+            .h1_allow_half_closed(false)
             .disable_signals()
             .listen(listener)
             .map_err(AppError::Http)?

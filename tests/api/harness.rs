@@ -15,25 +15,25 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 /// How long anything may take before a test gives up on it: generous, the machine may be busy.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A running server. Dropping it stops it and checks that no request or answer was left over.
-pub struct TestApp {
-    pub base: String,
-    pub metrics: Metrics,
-    pub stop: CancellationToken,
+pub(crate) struct TestApp {
+    pub(crate) base: String,
+    pub(crate) metrics: Metrics,
+    pub(crate) stop: CancellationToken,
     /// Secrets of the tokens asked for, in their order.
-    pub tokens: Vec<String>,
+    pub(crate) tokens: Vec<String>,
     client: reqwest::Client,
     thread: Option<JoinHandle<()>>,
     _dir: tempfile::TempDir,
 }
 
 /// What to start.
-pub struct Setup {
-    pub config: Config,
-    pub generator: ScriptedGenerator,
-    pub tokens: Vec<(&'static str, &'static [&'static str], Role)>,
+pub(crate) struct Setup {
+    pub(crate) config: Config,
+    pub(crate) generator: ScriptedGenerator,
+    pub(crate) tokens: Vec<(&'static str, &'static [&'static str], Role)>,
 }
 
 impl Default for Setup {
@@ -61,24 +61,24 @@ impl Default for Setup {
 }
 
 impl Setup {
-    pub fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
+    pub(crate) fn config(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
         self
     }
 
-    pub fn generator(mut self, generator: ScriptedGenerator) -> Self {
+    pub(crate) fn generator(mut self, generator: ScriptedGenerator) -> Self {
         self.generator = generator;
         self
     }
 
     /// Mode `tokens`, with these people.
-    pub fn people(mut self, people: &[(&'static str, &'static [&'static str], Role)]) -> Self {
+    pub(crate) fn people(mut self, people: &[(&'static str, &'static [&'static str], Role)]) -> Self {
         self.config.access.mode = AccessMode::Tokens;
         self.tokens = people.to_vec();
         self
     }
 
-    pub async fn start(self) -> TestApp {
+    pub(crate) async fn start(self) -> TestApp {
         let dir = tempfile::tempdir().unwrap();
         let Self {
             mut config,
@@ -128,7 +128,7 @@ impl Setup {
             _dir: dir,
         };
         app.eventually("the server is ready", async || {
-            app.get("/readyz").await.0 == StatusCode::OK
+            app.status("/readyz").await == Some(StatusCode::OK)
         })
         .await;
         app
@@ -136,49 +136,54 @@ impl Setup {
 }
 
 impl TestApp {
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Setup::default().start().await
     }
 
-    pub fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.client
             .request(method, format!("{}{path}", self.base))
             .timeout(PATIENCE)
     }
 
     /// A request by the person whose token was asked for at this position.
-    pub fn by(&self, person: usize, method: Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn by(&self, person: usize, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.request(method, path).bearer_auth(&self.tokens[person])
     }
 
-    pub async fn get(&self, path: &str) -> (StatusCode, Value) {
+    /// The status of a GET request, or `None` while the server, starting or stopping, closes connections.
+    pub(crate) async fn status(&self, path: &str) -> Option<StatusCode> {
+        Some(self.request(Method::GET, path).send().await.ok()?.status())
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
         answer(self.request(Method::GET, path)).await
     }
 
-    pub async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
+    pub(crate) async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
         answer(self.request(Method::POST, path).json(&body)).await
     }
 
-    pub async fn put(&self, path: &str, body: Value) -> (StatusCode, Value) {
+    pub(crate) async fn put(&self, path: &str, body: Value) -> (StatusCode, Value) {
         answer(self.request(Method::PUT, path).json(&body)).await
     }
 
     /// Puts the document that most tests ask about.
-    pub async fn knows_boston(&self) {
+    pub(crate) async fn knows_boston(&self) {
         let body = json!({"title": "Boston office", "text": "# Boston office\n\nThe HR department is in room 310 on the third floor."});
         let (status, _) = self.put("/v1/documents/boston", body).await;
         assert_eq!(status, StatusCode::CREATED);
     }
 
     /// Asks a question and returns the response.
-    pub async fn ask(&self, question: &str) -> Value {
+    pub(crate) async fn ask(&self, question: &str) -> Value {
         let (status, body) = self.post("/v1/chat/completions", asking(question)).await;
         assert_eq!(status, StatusCode::OK, "{body}");
         body
     }
 
     /// Waits until something holds.
-    pub async fn eventually(&self, what: &str, holds: impl AsyncFn() -> bool) {
+    pub(crate) async fn eventually(&self, what: &str, holds: impl AsyncFn() -> bool) {
         let began = Instant::now();
         while !holds().await {
             assert!(began.elapsed() < PATIENCE, "waited in vain until {what}");
@@ -206,26 +211,20 @@ impl Drop for TestApp {
 }
 
 /// The smallest chat request.
-pub fn asking(question: &str) -> Value {
+pub(crate) fn asking(question: &str) -> Value {
     json!({"messages": [{"role": "user", "content": question}], "seed": 0})
 }
 
 /// Status and JSON body (null when there is none).
-pub async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
-    match request.send().await {
-        Ok(response) => {
-            let status = response.status();
-            let text = response.text().await.unwrap();
-            (status, serde_json::from_str(&text).unwrap_or(Value::Null))
-        }
-        // While the server starts or stops, connections may be refused.
-        Err(error) if error.is_connect() => (StatusCode::SERVICE_UNAVAILABLE, Value::Null),
-        Err(error) => panic!("{error:?}"),
-    }
+pub(crate) async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
+    let response = request.send().await.unwrap();
+    let status = response.status();
+    let text = response.text().await.unwrap();
+    (status, serde_json::from_str(&text).unwrap_or(Value::Null))
 }
 
 /// The data of each event of a stream, `[DONE]` as a string; comments are left out.
-pub fn events(stream: &str) -> Vec<Value> {
+pub(crate) fn events(stream: &str) -> Vec<Value> {
     let frames = stream
         .split("\n\n")
         .filter_map(|frame| frame.lines().find_map(|line| line.strip_prefix("data: ")));
@@ -236,7 +235,7 @@ pub fn events(stream: &str) -> Vec<Value> {
 
 /// Checks that a response is an error with this status and code, and returns its `param`.
 #[track_caller]
-pub fn check_error((status, body): (StatusCode, Value), expected: u16, code: &str) -> Option<String> {
+pub(crate) fn check_error((status, body): (StatusCode, Value), expected: u16, code: &str) -> Option<String> {
     assert_eq!(
         (status.as_u16(), body["error"]["code"].as_str()),
         (expected, Some(code)),

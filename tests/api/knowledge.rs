@@ -101,8 +101,7 @@ async fn documents_are_listed_page_by_page() {
 #[tokio::test]
 async fn what_a_document_contains_is_shown_but_never_acts() {
     let app = TestApp::start().await;
-    let text =
-        "# Page\n\n<script>alert(1)</script><img src=x onerror=alert(1)> [x](javascript:alert(1)) **bold**";
+    let text = "# Page\n\n<script>alert(1)</script><img src=x onerror=alert(1)>\n\n[x](javascript:alert(1)) **bold**";
     app.put("/v1/documents/evil", json!({"text": text})).await;
     let (_, document) = app.get("/v1/documents/evil").await;
     let html = document["html"].as_str().unwrap();

@@ -102,15 +102,20 @@ async fn an_answer_stops_when_its_reader_goes() {
     let mut open = stream(&app, 1000).await.bytes_stream();
     open.next().await.unwrap().unwrap();
     drop(open);
-    app.eventually("the stream's answer is cancelled", async || cancelled() == 1)
-        .await;
+    app.eventually("the stream's answer is cancelled", async || {
+        cancelled() == 1 && app.metrics.queue_running.get() == 0
+    })
+    .await;
 
     let mut body = asking("Where?");
     body["max_tokens"] = json!(1000);
     let request = app.request(Method::POST, "/v1/chat/completions").json(&body);
-    tokio::time::timeout(Duration::from_millis(500), request.send())
-        .await
-        .expect_err("it takes 20 seconds");
+    let asking = tokio::spawn(request.send());
+    app.eventually("it is being answered", async || {
+        app.metrics.queue_running.get() == 1
+    })
+    .await;
+    asking.abort();
     app.eventually("the whole answer is cancelled too", async || cancelled() == 2)
         .await;
     let (_, log) = app.get("/v1/answers").await;
@@ -132,12 +137,16 @@ async fn a_stopping_server_finishes_open_streams_and_takes_no_new_questions() {
     let open = stream(&app, 150).await;
     app.stop.cancel();
     app.eventually("readiness says so", async || {
-        let (status, body) = app.get("/readyz?verbose").await;
-        status == StatusCode::SERVICE_UNAVAILABLE && (body.is_null() || body["status"] == "draining")
+        app.status("/readyz").await != Some(StatusCode::OK)
     })
     .await;
     app.eventually("questions are turned away", async || {
-        app.post("/v1/chat/completions", asking("Still there?")).await.0 == StatusCode::SERVICE_UNAVAILABLE
+        let asked = app
+            .request(Method::POST, "/v1/chat/completions")
+            .json(&asking("Still there?"));
+        asked.send().await.map_or(true, |response| {
+            response.status() == StatusCode::SERVICE_UNAVAILABLE
+        })
     })
     .await;
     let frames = events(&open.text().await.unwrap());

@@ -2,6 +2,7 @@
 //! log, feedback, comparisons, ideal answers or exports.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config as Cases, TestRunner};
@@ -46,7 +47,7 @@ fn nobody_outside_a_group_sees_its_documents_anywhere() {
         config.generation.max_tokens = 1000;
     });
     let app = runtime.block_on(setup.start());
-    let mut case = 0;
+    let cases = AtomicU32::new(0);
     let mut runner = TestRunner::new(Cases {
         cases: 12,
         failure_persistence: None,
@@ -54,7 +55,7 @@ fn nobody_outside_a_group_sees_its_documents_anywhere() {
     });
     // Shrinking reruns the case under a new number, so that documents of earlier cases do not matter.
     let checked = runner.run(&company(), |company| {
-        case += 1;
+        let case = cases.fetch_add(1, Ordering::Relaxed);
         runtime
             .block_on(check(&app, &company, case))
             .map_err(TestCaseError::fail)

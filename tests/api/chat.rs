@@ -207,22 +207,21 @@ async fn n_answers_are_n_recorded_answers() {
         .await
         .unwrap();
     let frames = events(&response.text().await.unwrap());
-    for index in 0..2 {
+    for (index, choice) in choices.iter().enumerate() {
         let of = |frame: &&Value| frame["choices"][0]["index"] == index;
-        let text: String = frames
+        let deltas = frames
             .iter()
             .filter(of)
-            .filter_map(|f| f["choices"][0]["delta"]["content"].as_str())
-            .collect();
-        assert_eq!(text, choices[index]["message"]["content"].as_str().unwrap());
+            .filter_map(|frame| frame["choices"][0]["delta"]["content"].as_str());
         assert_eq!(
-            frames
-                .iter()
-                .filter(of)
-                .filter(|f| f.get("attune").is_some())
-                .count(),
-            1
+            deltas.collect::<String>(),
+            choice["message"]["content"].as_str().unwrap()
         );
+        let ends = frames
+            .iter()
+            .filter(of)
+            .filter(|frame| frame.get("attune").is_some());
+        assert_eq!(ends.count(), 1);
     }
     assert_eq!(frames.last().unwrap(), "[DONE]");
 }

@@ -1,5 +1,10 @@
 //! Does the HTTP interface keep its promises? Each test talks to a real server, with a scripted model.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: a failure here is a failed test"
+)]
+
 mod access;
 mod chat;
 mod compat;

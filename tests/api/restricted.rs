@@ -45,6 +45,8 @@ fn nobody_outside_a_group_sees_its_documents_anywhere() {
         // Everybody is a curator: the role opens every list, the groups alone close it.
         config.access.proxy.curator_groups = vec!["staff".into()];
         config.generation.max_tokens = 1000;
+        config.feedback.max_comment_chars = 100_000;
+        config.feedback.max_ideal_answer_chars = 100_000;
     });
     let app = runtime.block_on(setup.start());
     let cases = AtomicU32::new(0);
@@ -87,9 +89,10 @@ async fn check(app: &TestApp, company: &Company, case: u32) -> Result<(), String
             passages.push(source["passage_id"].as_str().unwrap().to_owned());
         }
         let feedback = format!("/v1/feedback/{}", said["id"].as_str().unwrap());
-        let words = json!({"rating": "up", "comment": said["choices"][0]["message"]["content"].as_str().unwrap()[..200.min(said["choices"][0]["message"]["content"].as_str().unwrap().len())].to_owned(),
-            "ideal_answer": said["choices"][0]["message"]["content"]});
-        answer(by(app, groups, Method::PUT, &feedback).json(&words)).await;
+        let text = said["choices"][0]["message"]["content"].as_str().unwrap();
+        let words = json!({"rating": "up", "comment": text, "ideal_answer": text});
+        let (status, body) = answer(by(app, groups, Method::PUT, &feedback).json(&words)).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
         let pair = json!({"messages": question["messages"]});
         let (_, pair) = answer(by(app, groups, Method::POST, "/v1/comparisons").json(&pair)).await;
         if let Some(id) = pair["id"].as_str() {

@@ -13,6 +13,7 @@
 )]
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -46,6 +47,9 @@ struct Options {
     /// Retrieval and refusals only: the scripted generator stands in for the model.
     #[arg(long)]
     no_model: bool,
+    /// Write every record as a JSON line to this file.
+    #[arg(long)]
+    records: Option<std::path::PathBuf>,
     /// Given by cargo.
     #[arg(long, hide = true)]
     bench: bool,
@@ -87,8 +91,13 @@ async fn main() {
     let chat = chat(Arc::new(config), options.no_model).await;
     let mut by_kind: BTreeMap<String, Vec<Outcome>> = BTreeMap::new();
     let began = Instant::now();
+    let mut records = options.records.as_ref().map(|path| std::fs::File::create(path).unwrap());
     for row in rows(&options) {
         let outcome = ask(&chat, &row, &row.groups).await;
+        if let Some(file) = &mut records {
+            let line = serde_json::json!({"id": row.id, "kind": row.kind, "page": row.page, "record": outcome.record});
+            writeln!(file, "{line}").unwrap();
+        }
         if options.show {
             show(&row, &outcome);
         }

@@ -31,6 +31,9 @@ pub use loading::{load_base, open_library};
 
 /// How often rate limits that have recovered are forgotten, and index gauges refreshed.
 const HOUSEKEEPING: Duration = Duration::from_secs(30);
+/// How often the folders are walked although nothing was heard of them: some file systems (network shares, overlays)
+/// do not tell of changes. A walk over unchanged files only reads and hashes them.
+const RESYNC: Duration = Duration::from_secs(600);
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -136,6 +139,7 @@ impl Application {
         tracing::info!("listening on http://{}", server.address);
         let _watcher = loading::follow_folders(&config, &parts.library, &metrics).await?;
         let housekeeping = tokio::spawn(housekeeping(Arc::clone(&context)));
+        let resyncing = tokio::spawn(loading::resync(Arc::clone(&config), Arc::clone(&context), RESYNC));
 
         let loaded = tokio::select! {
             loaded = loading::load_model(&config, &parts.chat.slot, &parts.chat.prompts, generator, &readiness) => loaded,
@@ -161,6 +165,7 @@ impl Application {
             tracing::warn!(answers = parts.chat.tasks.len(), "stopping with answers in progress: their time is up");
         }
         housekeeping.abort();
+        resyncing.abort();
         parts.ledger.close().await;
         tracing::info!("stopped");
         loaded

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::generation::{GenerationError, Generator};
 
 /// Changes whenever the words or the order below change, so that answers made before and after can be told apart.
-const LAYOUT: &str = "passages-then-question-1";
+const LAYOUT: &str = "best-passage-last-then-question-2";
 
 /// What is to be put before the model.
 #[derive(Debug, Clone, Copy)]
@@ -139,11 +139,13 @@ pub fn full_title(passage: &Passage) -> String {
     std::iter::once(&passage.title).chain(headings).map(String::as_str).collect::<Vec<_>>().join(" > ")
 }
 
-/// The text of the message with the question.
+/// The text of the message with the question: passages numbered from the best, the best one next to the question,
+/// since small models heed what stands nearest (facts stated by the default model: `benches/RESULTS.md`).
 fn question_text(passages: &[PassageRef], question: &str) -> String {
     if passages.is_empty() {
         return question.to_owned();
     }
     let numbered = (1..).zip(passages).map(|(n, passage)| format!("[{n}] {}\n{}\n\n", passage.title, passage.text));
-    format!("{}Question: {question}", numbered.collect::<String>())
+    let best_last = numbered.collect::<Vec<_>>().into_iter().rev().collect::<String>();
+    format!("{best_last}Question: {question}")
 }

@@ -95,7 +95,11 @@ pub(super) fn probes_while_starting(listener: &TcpListener) -> Result<Server, Ap
     let listener = listener.try_clone().map_err(AppError::Http)?;
     let server = HttpServer::new(|| {
         let alive = || async { HttpResponse::Ok().json(serde_json::json!({"status": "alive"})) };
-        App::new().route("/livez", web::get().to(alive)).default_service(web::to(starting))
+        // The pages are there at once; they wait for the rest by themselves.
+        App::new()
+            .route("/livez", web::get().to(alive))
+            .configure(crate::web::configure)
+            .default_service(web::to(starting))
     });
     let server = server.workers(1).shutdown_timeout(1).disable_signals().listen(listener).map_err(AppError::Http)?.run();
     Ok(Server { address, handles: vec![server.handle()], running: vec![tokio::spawn(server)] })

@@ -1,11 +1,12 @@
 //! How do the models, the index and the watched folders come up?
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::{AppError, DataDir};
-use crate::api::Readiness;
+use crate::api::{Context, Readiness};
 use crate::config::Config;
 use crate::domain::now;
 use crate::generation::{self, Generator, MistralGenerator, Slot};
@@ -39,10 +40,7 @@ pub(super) async fn follow_folders(
     if config.docs.paths.is_empty() {
         return Ok(None);
     }
-    let (docs, syncing) = (config.docs.clone(), Arc::clone(library));
-    let report = tokio::task::spawn_blocking(move || syncing.sync_folders(&docs, &mut |_| {})).await??;
-    report_sync(&report, metrics);
-    report_index(library, metrics);
+    sync(config, library, metrics).await?;
     if !config.docs.watch {
         return Ok(None);
     }
@@ -55,6 +53,27 @@ pub(super) async fn follow_folders(
         report_index(&library_seen, &metrics_seen);
     })?;
     Ok(Some(watcher))
+}
+
+/// Walks the folders every so often for as long as documents are followed.
+pub(super) async fn resync(config: Arc<Config>, context: Arc<Context>, every: Duration) {
+    if config.docs.paths.is_empty() || !config.docs.watch {
+        return;
+    }
+    loop {
+        tokio::time::sleep(every).await;
+        if let Err(error) = sync(&config, &context.library, &context.metrics).await {
+            tracing::warn!(error = %crate::error::chain(&error), "documents are not in step");
+        }
+    }
+}
+
+async fn sync(config: &Arc<Config>, library: &Arc<Library>, metrics: &Metrics) -> Result<(), AppError> {
+    let (docs, syncing) = (config.docs.clone(), Arc::clone(library));
+    let report = tokio::task::spawn_blocking(move || syncing.sync_folders(&docs, &mut |_| {})).await??;
+    report_sync(&report, metrics);
+    report_index(library, metrics);
+    Ok(())
 }
 
 fn report_sync(report: &SyncReport, metrics: &Metrics) {

@@ -5,10 +5,6 @@ use crate::domain::{Citation, CitedBy, PassageRef};
 
 /// Longest mark that is looked for, in bytes: `[10, 11, 12, 13]`. More is ordinary text in brackets.
 const LONGEST_MARK: usize = 16;
-/// Most passages attached by overlap.
-const MOST_BY_OVERLAP: usize = 2;
-/// A second passage is attached by overlap only when it supports the answer about as well as the first.
-const CLOSE_SECOND: f32 = 0.05;
 
 /// Takes an answer's text as it comes and lets only valid marks through: `[n]` with n from 1 to the number of
 /// passages. Lists (`[1, 3]`) become separate marks.
@@ -96,8 +92,8 @@ impl MarkFilter {
     }
 }
 
-/// The citations of an answer: the passages the model named, or, when it named none, those whose words the answer's
-/// words come from, if at least `threshold` of them do.
+/// The citations of an answer: the passages the model named, or, when it named none, those which have at least
+/// `threshold` of the answer's words, the best supported first.
 pub(super) fn resolve(answer: &str, cited: &[usize], passages: &[PassageRef], threshold: f32) -> Vec<Citation> {
     if !cited.is_empty() {
         let named = cited.iter().filter_map(|n| Some((*n, passages.get(n.checked_sub(1)?)?)));
@@ -107,9 +103,7 @@ pub(super) fn resolve(answer: &str, cited: &[usize], passages: &[PassageRef], th
     let mut scored: Vec<(usize, f32)> = (1..).zip(passages.iter().map(supports)).collect();
     scored.retain(|(_, share)| *share >= threshold && *share > 0.0);
     scored.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    let best = scored.first().map_or(0.0, |(_, share)| *share);
-    let close = scored.into_iter().filter(|(_, share)| *share >= best - CLOSE_SECOND).take(MOST_BY_OVERLAP);
-    close.map(|(n, _)| citation(n, &passages[n - 1], CitedBy::Overlap)).collect()
+    scored.into_iter().map(|(n, _)| citation(n, &passages[n - 1], CitedBy::Overlap)).collect()
 }
 
 fn citation(n: usize, passage: &PassageRef, by: CitedBy) -> Citation {

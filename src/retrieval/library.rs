@@ -94,7 +94,7 @@ impl Library {
             return Ok(PutOutcome::Unchanged);
         }
         let entries = self.prepare(document, origin)?;
-        self.store.write(vec![Change::Put(Box::new(entries))])?;
+        self.write(vec![Change::Put(Box::new(entries))])?;
         Ok(if old.is_some() {
             PutOutcome::Updated
         } else {
@@ -102,21 +102,20 @@ impl Library {
         })
     }
 
-    /// Puts many documents in one commit: all of them or none.
+    /// Puts those documents that are new or changed, in one commit: all of them or none.
     ///
     /// # Errors
     /// As [`Library::put`], for any of them.
     pub fn put_all(&self, documents: &[Document]) -> Result<(), RetrievalError> {
-        let origin = Origin {
-            source: API,
-            groups: None,
-        };
-        let prepare = |document| {
-            self.prepare(document, origin)
-                .map(|entries| Change::Put(Box::new(entries)))
-        };
-        self.store
-            .write(documents.iter().map(prepare).collect::<Result<_, _>>()?)
+        let origin = Origin { source: API, groups: None };
+        let mut changes = Vec::new();
+        for document in documents {
+            let old = self.record(&document.id)?;
+            if old.is_none_or(|old| !self.is_current(&old, &fingerprint(document, origin), API)) {
+                changes.push(Change::Put(Box::new(self.prepare(document, origin)?)));
+            }
+        }
+        self.write(changes)
     }
 
     /// Removes a document; `false` when there was none. When it returns, the document is found no more.
@@ -127,7 +126,7 @@ impl Library {
         if self.record(id)?.is_none() {
             return Ok(false);
         }
-        self.store.write(vec![Change::Remove(id.clone())])?;
+        self.write(vec![Change::Remove(id.clone())])?;
         Ok(true)
     }
 

@@ -19,7 +19,13 @@ pub(crate) fn fit(setting: &Setting) -> Outcome<()> {
         if semantic_weight > 0.0 && setting.encoder.is_none() {
             continue;
         }
-        let library = handbook(setting, &RetrievalConfig { semantic_weight, ..config.clone() })?;
+        let library = handbook(
+            setting,
+            &RetrievalConfig {
+                semantic_weight,
+                ..config.clone()
+            },
+        )?;
         let mut asked = ask(&library, &questions)?;
         let rows: Vec<(Vec<f64>, bool)> = asked
             .iter()
@@ -31,8 +37,16 @@ pub(crate) fn fit(setting: &Setting) -> Outcome<()> {
         for asked in &mut asked {
             asked.evidence = inputs(asked).map_or(0.0, |inputs| likelihood(&coefficients, &inputs) as f32);
         }
-        let train: Vec<&Asked> = asked.iter().filter(|asked| asked.question.split == "train").collect();
+        let train: Vec<&Asked> = asked
+            .iter()
+            .filter(|asked| asked.question.split == "train")
+            .collect();
         println!("  train: {}", summary(&train, 0.5));
+        if std::env::var_os("ATTUNE_BENCH_ROWS").is_some() {
+            for asked in &train {
+                println!("{}\t{}\t{:?}\t{}", asked.question.kind, asked.answerable, asked.features, asked.question.question);
+            }
+        }
     }
     Ok(())
 }
@@ -42,7 +56,11 @@ fn inputs(asked: &Asked<'_>) -> Option<Vec<f64>> {
 }
 
 fn likelihood(coefficients: &[f64], inputs: &[f64]) -> f64 {
-    let logit: f64 = coefficients.iter().zip(inputs).map(|(coefficient, input)| coefficient * input).sum();
+    let logit: f64 = coefficients
+        .iter()
+        .zip(inputs)
+        .map(|(coefficient, input)| coefficient * input)
+        .sum();
     1.0 / (1.0 + (-logit).exp())
 }
 

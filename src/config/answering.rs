@@ -19,7 +19,7 @@ pub struct RetrievalConfig {
     pub bm25_b: f32,
     /// Weight of a match in the title or headings relative to the body. Default 1.0.
     pub title_boost: f32,
-    /// Weight of the sentence model against BM25 in the fused score, 0 to 1. Default 0.5; without a sentence model
+    /// Weight of the sentence model against BM25 in the fused score, 0 to 1. Default 0.65; without a sentence model
     /// it is 0.
     pub semantic_weight: f32,
     /// Evidence (0 to 1) below which the answer is a plain "I don't know". 0 never refuses. Default 0.5.
@@ -34,7 +34,7 @@ impl Default for RetrievalConfig {
             bm25_k1: 0.9,
             bm25_b: 0.4,
             title_boost: 1.0,
-            semantic_weight: 0.5,
+            semantic_weight: 0.65,
             answerable_threshold: 0.5,
         }
     }

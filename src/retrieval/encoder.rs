@@ -1,16 +1,17 @@
 //! What does a text mean, as a vector? all-MiniLM-L6-v2 on candle.
 
+mod bert;
+
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
-use candle_nn::VarBuilder;
-use candle_transformers::models::bert::{BertModel, Config};
 use sha2::{Digest, Sha256};
 use tokenizers::{Tokenizer, TruncationParams};
 
+use self::bert::{Bert, Config};
 use super::RetrievalError;
 use super::schema::DIMENSIONS;
 use super::search::beginning;
+use super::vectors::dot;
 
 /// Longest text in tokens; the model was trained on 128 and its authors cut at 256.
 const MAX_TOKENS: usize = 256;
@@ -23,9 +24,8 @@ const BATCH_TOKENS: usize = 2048;
 
 /// A sentence model. Calls may come from any number of threads.
 pub struct SentenceEncoder {
-    model: BertModel,
+    model: Bert,
     tokenizer: Tokenizer,
-    device: Device,
     id: String,
 }
 
@@ -68,17 +68,11 @@ impl SentenceEncoder {
             .map_err(|error| unusable(dir.join("tokenizer.json"), error))?;
         let weights = read("model.safetensors")?;
         let id = format!("minilm-{}", hex::encode(&Sha256::digest(&weights)[..8]));
-        let device = Device::Cpu;
-        let vars = VarBuilder::from_buffered_safetensors(weights, DType::F32, &device)
-            .map_err(|error| unusable(dir.join("model.safetensors"), error))?;
-        let model =
-            BertModel::load(vars, &config).map_err(|error| unusable(dir.join("model.safetensors"), error))?;
-        Ok(Self {
-            model,
-            tokenizer,
-            device,
-            id,
-        })
+        let unusable_weights = |error| unusable(dir.join("model.safetensors"), error);
+        let tensors = candle_core::safetensors::load_buffer(&weights, &candle_core::Device::Cpu)
+            .map_err(unusable_weights)?;
+        let model = Bert::new(config, &tensors).map_err(unusable_weights)?;
+        Ok(Self { model, tokenizer, id })
     }
 
     /// Names the weights: vectors of different ids can not be compared.
@@ -100,35 +94,97 @@ impl SentenceEncoder {
             .iter()
             .map(|encoding| encoding.get_ids().to_vec())
             .collect();
-        // Texts of one length go together: padding would be computed like text.
-        let mut order: Vec<usize> = (0..tokens.len()).collect();
-        order.sort_by_key(|&i| tokens[i].len());
-        let mut vectors = vec![[0.0; DIMENSIONS]; tokens.len()];
-        for same_length in order.chunk_by(|&a, &b| tokens[a].len() == tokens[b].len()) {
-            let length = tokens[same_length[0]].len();
-            for batch in same_length.chunks((BATCH_TOKENS / length.max(1)).max(1)) {
-                let ids: Vec<u32> = batch.iter().flat_map(|&i| tokens[i].iter().copied()).collect();
-                for (&i, vector) in batch.iter().zip(self.forward(ids, (batch.len(), length))?) {
-                    vectors[i].copy_from_slice(&vector);
-                }
-            }
+        let mut vectors = Vec::with_capacity(tokens.len());
+        let mut rest = tokens.as_slice();
+        while !rest.is_empty() {
+            let mut total = 0;
+            let fitting = rest.iter().take_while(|text| {
+                total += text.len();
+                total <= BATCH_TOKENS
+            });
+            let (batch, after) = rest.split_at(fitting.count().max(1));
+            let batch: Vec<&[u32]> = batch.iter().map(Vec::as_slice).collect();
+            vectors.extend(self.model.means(&batch)?.iter().map(|mean| normalised(mean)));
+            rest = after;
         }
         Ok(vectors)
     }
+}
 
-    /// Token ids `(texts, length)` to normalised means `(texts, DIMENSIONS)`.
-    fn forward(&self, ids: Vec<u32>, shape: (usize, usize)) -> Result<Vec<Vec<f32>>, candle_core::Error> {
-        let ids = Tensor::from_vec(ids, shape, &self.device)?;
-        let types = ids.zeros_like()?;
-        let mean = self.model.forward(&ids, &types, None)?.mean(1)?;
-        let length = mean.sqr()?.sum_keepdim(1)?.sqrt()?;
-        mean.broadcast_div(&length)?.to_vec2()
-    }
+fn normalised(mean: &[f32]) -> [f32; DIMENSIONS] {
+    let length = dot(mean, mean).sqrt().max(f32::MIN_POSITIVE);
+    let mut vector = [0.0; DIMENSIONS];
+    vector
+        .iter_mut()
+        .zip(mean)
+        .for_each(|(to, from)| *to = from / length);
+    vector
 }
 
 fn unusable(path: PathBuf, problem: impl std::fmt::Display) -> RetrievalError {
     RetrievalError::Model {
         path,
         problem: problem.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{DType, Device, Tensor};
+    use candle_nn::VarBuilder;
+    use candle_transformers::models::bert;
+
+    /// The folder with the model, or a plain word that the test did not run.
+    fn model() -> Option<PathBuf> {
+        let dir = std::env::var_os("ATTUNE_SENTENCE_MODEL").map(PathBuf::from);
+        if dir.is_none() {
+            println!("skipped: ATTUNE_SENTENCE_MODEL names no folder with the sentence model");
+        }
+        dir
+    }
+
+    #[test]
+    fn vectors_agree_with_a_reference_implementation() {
+        let Some(dir) = model() else { return };
+        let encoder = SentenceEncoder::load(&dir).unwrap();
+        let long = "How many days of annual leave do employees in Dublin get? ".repeat(40);
+        let texts = ["Where is the HR department in Boston?", "", long.as_str(), "ok"];
+        let vectors = encoder.encode(&texts).unwrap();
+        let config = std::fs::read(dir.join("config.json")).unwrap();
+        let weights = std::fs::read(dir.join("model.safetensors")).unwrap();
+        let vars = VarBuilder::from_buffered_safetensors(weights, DType::F32, &Device::Cpu).unwrap();
+        let reference = bert::BertModel::load(vars, &serde_json::from_slice(&config).unwrap()).unwrap();
+        for (text, vector) in texts.iter().zip(vectors) {
+            let ids = encoder.tokenizer.encode(*text, true).unwrap().get_ids().to_vec();
+            let ids = Tensor::from_vec(ids.clone(), (1, ids.len()), &Device::Cpu).unwrap();
+            let states = reference.forward(&ids, &ids.zeros_like().unwrap(), None).unwrap();
+            let mean: Vec<f32> = states.mean(1).unwrap().squeeze(0).unwrap().to_vec1().unwrap();
+            let cosine = dot(&normalised(&mean), &vector);
+            assert!(cosine > 0.9999, "{text:?}: {cosine}");
+        }
+    }
+
+    #[test]
+    fn related_texts_are_closer_than_unrelated_ones() {
+        let Some(dir) = model() else { return };
+        let encoder = SentenceEncoder::load(&dir).unwrap();
+        let [question, near, far] = encoder
+            .encode(&[
+                "How much holiday do I get?",
+                "Employees have 25 days of annual leave.",
+                "The printer is on floor 2.",
+            ])
+            .unwrap()
+            .try_into()
+            .unwrap();
+        assert!(dot(&question, &near) > dot(&question, &far) + 0.2);
+    }
+
+    #[test]
+    fn a_folder_without_the_model_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = SentenceEncoder::load(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("config.json"), "{error}");
     }
 }

@@ -107,7 +107,10 @@ impl Library {
     /// # Errors
     /// As [`Library::put`], for any of them.
     pub fn put_all(&self, documents: &[Document]) -> Result<(), RetrievalError> {
-        let origin = Origin { source: API, groups: None };
+        let origin = Origin {
+            source: API,
+            groups: None,
+        };
         let mut changes = Vec::new();
         for document in documents {
             let old = self.record(&document.id)?;

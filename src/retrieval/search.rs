@@ -288,43 +288,35 @@ fn score_term(
     Ok((weight * (statistics.k1 + 1.0), rarity))
 }
 
-/// Fuses BM25, as a share of the best passage's, with the cosine.
+/// Fuses BM25 with the cosine, each as a share of the best passage's, so that the weight means the same for every
+/// question.
 fn fuse(
     segments: &[Segment<'_>],
     question: &Question,
     rarity: f32,
     (semantic_weight, k): (f32, usize),
 ) -> Vec<Hit> {
-    let best = segments
-        .iter()
-        .flat_map(|s| s.lexical.iter().copied())
-        .fold(0.0_f32, f32::max);
     let vector = question.vector.as_deref().filter(|_| semantic_weight > 0.0);
-    let semantic_weight = if vector.is_some() { semantic_weight } else { 0.0 };
     let mut hits = Vec::new();
     for (ordinal, segment) in (0_u32..).zip(segments) {
         for &document in &segment.documents {
             let lexical = segment.lexical[document as usize];
             let cosine = vector.and_then(|vector| Some(dot(vector, segment.vectors.get(document)?)));
-            if lexical == 0.0 && cosine.is_none() {
-                continue;
+            if lexical > 0.0 || cosine.is_some() {
+                let matched = segment.matched[document as usize];
+                let coverage = if rarity > 0.0 { matched / rarity } else { 0.0 };
+                let address = DocAddress::new(ordinal, document);
+                hits.push(Hit { address, score: 0.0, lexical, cosine, coverage });
             }
-            let share = if best > 0.0 { lexical / best } else { 0.0 };
-            let score = semantic_weight * cosine.unwrap_or(0.0) + (1.0 - semantic_weight) * share;
-            let coverage = if rarity > 0.0 {
-                segment.matched[document as usize] / rarity
-            } else {
-                0.0
-            };
-            let address = DocAddress::new(ordinal, document);
-            hits.push(Hit {
-                address,
-                score,
-                lexical,
-                cosine,
-                coverage,
-            });
         }
+    }
+    let highest = |value: fn(&Hit) -> f32| hits.iter().map(value).fold(f32::MIN_POSITIVE, f32::max);
+    let best_lexical = highest(|hit| hit.lexical);
+    let best_cosine = highest(|hit| hit.cosine.unwrap_or(0.0));
+    let semantic_weight = if vector.is_some() { semantic_weight } else { 0.0 };
+    for hit in &mut hits {
+        hit.score = (1.0 - semantic_weight) * hit.lexical / best_lexical
+            + semantic_weight * hit.cosine.unwrap_or(0.0) / best_cosine;
     }
     let order = |a: &Hit, b: &Hit| b.score.total_cmp(&a.score).then(a.address.cmp(&b.address));
     if hits.len() > k && k > 0 {

@@ -11,9 +11,11 @@ use super::encoder::SentenceEncoder;
 use super::evidence::Features;
 use super::parse::{Parsed, parse};
 use super::schema::{DOCUMENT, PASSAGE, Record, StoredPassage, access_terms};
-use super::search::{Question, Ranking, rank};
+use super::search::{Question, rank};
 use super::store::{Change, Entries, Snapshot, Store, visible};
-use super::{Document, Found, PutOutcome, RetrievalError, SearchQuery, StoredDocument, split, vectors};
+use super::{
+    Document, Found, PutOutcome, RetrievalError, SearchQuery, StoredDocument, evidence, split, vectors,
+};
 use crate::config::RetrievalConfig;
 use crate::domain::{DocumentId, Groups, Passage, now};
 
@@ -225,21 +227,18 @@ impl Library {
             }
             _ => None,
         };
-        let question = Question::new(query.text, &snapshot.languages, vector.map(Vec::from));
-        // The evidence looks at four.
-        let ranking = rank(
-            (&snapshot, fields),
-            &question,
-            (query.groups, query.k.max(4)),
-            &self.config,
-        )?;
-        let features = Features::of(&ranking);
-        let Ranking { hits, .. } = ranking;
-        let passages = hits
+        let vector = vector.map(Vec::from);
+        let model = self.encoder.as_deref().zip(vector.as_deref());
+        let question = Question::new(query.text, &snapshot.languages, vector.as_deref());
+        let asked = (query.groups, query.k.max(evidence::PASSAGES));
+        let ranking = rank((&snapshot, fields), &question, asked, &self.config)?;
+        let mut passages = ranking
+            .hits
             .iter()
-            .take(query.k)
             .map(|hit| self.read_passage(&snapshot, hit.address, hit.score))
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        let features = Features::of(&ranking, &passages, model)?;
+        passages.truncate(query.k);
         let evidence = features.map_or(0.0, |features| features.likelihood());
         Ok((
             Found {
@@ -547,3 +546,6 @@ impl std::fmt::Display for Cursor {
         write!(f, "{}.{}", self.updated, self.id)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,10 +33,10 @@ struct QueryTerm {
 }
 
 /// What is searched for.
-pub(super) struct Question {
+pub(super) struct Question<'a> {
     terms: Vec<QueryTerm>,
     /// The question's sentence vector, when there is a sentence model.
-    vector: Option<Vec<f32>>,
+    vector: Option<&'a [f32]>,
 }
 
 /// A passage with its scores.
@@ -61,9 +61,9 @@ pub(super) struct Ranking {
     pub lexical_limit: f32,
 }
 
-impl Question {
+impl<'a> Question<'a> {
     /// Stems a text for the languages that are in the index.
-    pub(super) fn new(text: &str, languages: &[String], vector: Option<Vec<f32>>) -> Self {
+    pub(super) fn new(text: &str, languages: &[String], vector: Option<&'a [f32]>) -> Self {
         let mut analysers: Vec<Analyser> = languages.iter().map(|code| Analyser::new(code)).collect();
         let mut terms: Vec<QueryTerm> = Vec::new();
         for word in beginning(text, QUESTION_BYTES).split_whitespace() {
@@ -109,7 +109,7 @@ pub(super) fn beginning(text: &str, bytes: usize) -> &str {
 /// Finds the `k` best passages among those that a member of `groups` may see.
 pub(super) fn rank(
     (snapshot, fields): (&Snapshot, &Fields),
-    question: &Question,
+    question: &Question<'_>,
     (groups, k): (Option<&Groups>, usize),
     config: &RetrievalConfig,
 ) -> Result<Ranking, RetrievalError> {
@@ -292,11 +292,11 @@ fn score_term(
 /// question.
 fn fuse(
     segments: &[Segment<'_>],
-    question: &Question,
+    question: &Question<'_>,
     rarity: f32,
     (semantic_weight, k): (f32, usize),
 ) -> Vec<Hit> {
-    let vector = question.vector.as_deref().filter(|_| semantic_weight > 0.0);
+    let vector = question.vector.filter(|_| semantic_weight > 0.0);
     let mut hits = Vec::new();
     for (ordinal, segment) in (0_u32..).zip(segments) {
         for &document in &segment.documents {
@@ -306,7 +306,13 @@ fn fuse(
                 let matched = segment.matched[document as usize];
                 let coverage = if rarity > 0.0 { matched / rarity } else { 0.0 };
                 let address = DocAddress::new(ordinal, document);
-                hits.push(Hit { address, score: 0.0, lexical, cosine, coverage });
+                hits.push(Hit {
+                    address,
+                    score: 0.0,
+                    lexical,
+                    cosine,
+                    coverage,
+                });
             }
         }
     }

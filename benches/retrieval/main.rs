@@ -2,8 +2,10 @@
 //!
 //! `cargo bench --bench retrieval` prints every figure; `-- NAME…` only those of some data (`handbook-faq`, `scifact`,
 //! `feedbackqa`, `18f`, `questions`); `-- tune` compares parameters on the train splits; `-- fit` fits the evidence.
-//! The evaluation data is looked for in `ATTUNE_EVAL_DATA` (default `../shared/data`), the sentence model in
-//! `ATTUNE_SENTENCE_MODEL`; what is not there is skipped by name. Encoded corpora are kept in the target folder.
+//! The evaluation data is looked for in `ATTUNE_EVAL_DATA` (default `../shared/data`); what is not there is skipped by
+//! name. Encoded corpora are kept in the target folder.
+
+#![expect(clippy::print_stdout, reason = "a measuring program prints its figures")]
 
 mod beir;
 mod evidence;
@@ -13,7 +15,8 @@ mod questions;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use attune::config::RetrievalConfig;
+use attune::config::{ModelsConfig, RetrievalConfig};
+use attune::models::{for_this_process, prepare_sentence};
 use attune::retrieval::{Library, SentenceEncoder};
 
 /// Any failure ends the bench with its message.
@@ -31,15 +34,11 @@ impl Setting {
     fn new() -> Outcome<Self> {
         let data =
             std::env::var_os("ATTUNE_EVAL_DATA").map_or_else(|| "../shared/data".into(), PathBuf::from);
-        let encoder = match std::env::var_os("ATTUNE_SENTENCE_MODEL") {
-            Some(dir) => Some(Arc::new(SentenceEncoder::load(&PathBuf::from(dir))?)),
-            None => {
-                println!(
-                    "hybrid figures: skipped, ATTUNE_SENTENCE_MODEL names no folder with the sentence model"
-                );
-                None
-            }
-        };
+        let models = ModelsConfig::default();
+        let folder = prepare_sentence(&models, for_this_process().as_ref())?;
+        let encoder = folder
+            .map(|folder| SentenceEncoder::load(&folder).map(Arc::new))
+            .transpose()?;
         Ok(Self {
             data,
             kept: PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("retrieval"),

@@ -135,13 +135,20 @@ mod tests {
     use candle_nn::VarBuilder;
     use candle_transformers::models::bert;
 
-    /// The folder with the model, or a plain word that the test did not run.
+    /// The folder with the model when it was fetched before, or a plain word that the test did not run.
     fn model() -> Option<PathBuf> {
-        let dir = std::env::var_os("ATTUNE_SENTENCE_MODEL").map(PathBuf::from);
-        if dir.is_none() {
-            println!("skipped: ATTUNE_SENTENCE_MODEL names no folder with the sentence model");
+        let config = crate::config::ModelsConfig {
+            offline: true,
+            ..Default::default()
+        };
+        let progress = crate::models::for_this_process();
+        let folder = crate::models::prepare_sentence(&config, progress.as_ref())
+            .ok()
+            .flatten();
+        if folder.is_none() {
+            println!("skipped: the sentence model is not in the cache; `attune models pull` fetches it");
         }
-        dir
+        folder
     }
 
     #[test]

@@ -129,7 +129,7 @@ impl Reader {
                 self.end_block();
             }
             TagEnd::Paragraph | TagEnd::CodeBlock | TagEnd::DefinitionListTitle | TagEnd::Item => {
-                self.end_block()
+                self.end_block();
             }
             TagEnd::TableCell => {
                 let text = std::mem::take(&mut self.text);

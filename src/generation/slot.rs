@@ -3,6 +3,7 @@
 //! Swap = prepare (load and probe; may fail, the old one keeps serving) → commit (one pointer store, cannot fail) →
 //! retire (requests in flight finish on the generation they started on; the last one frees it).
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwapOption;
@@ -19,8 +20,13 @@ pub struct Slot {
     current: ArcSwapOption<Loaded>,
     /// Every generation somebody still holds, the current one included; dead entries are swept at each commit.
     loaded: Mutex<Vec<Weak<Loaded>>>,
+    copies: Arc<Copies>,
     metrics: Metrics,
 }
+
+/// How often each generation is in memory. After a rollback the one that is served again and the one that still
+/// finishes older answers have one id, and with it their metrics: the last of them takes those along.
+type Copies = Mutex<HashMap<GenerationId, usize>>;
 
 /// A generation in memory. Dropped by whoever holds it last: the slot at a swap, or the last request in flight.
 #[derive(Debug)]
@@ -28,13 +34,33 @@ struct Loaded {
     /// `Some` until dropped.
     generator: Option<Arc<dyn Generator>>,
     id: GenerationId,
+    copies: Arc<Copies>,
     metrics: Metrics,
+}
+
+impl Loaded {
+    fn new(generator: Arc<dyn Generator>, copies: &Arc<Copies>, metrics: &Metrics) -> Self {
+        let id = generator.id().clone();
+        *copies.lock().unwrap_or_else(PoisonError::into_inner).entry(id.clone()).or_default() += 1;
+        Self { generator: Some(generator), id, copies: Arc::clone(copies), metrics: metrics.clone() }
+    }
+
+    fn forget(&self) {
+        let mut copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = copies.get(&self.id).map_or(0, |copies| copies - 1);
+        if left > 0 {
+            copies.insert(self.id.clone(), left);
+            return;
+        }
+        copies.remove(&self.id);
+        drop(self.metrics.generation_info.remove_label_values(&[self.id.as_str()]));
+        drop(self.metrics.generation_in_flight.remove_label_values(&[self.id.as_str()]));
+    }
 }
 
 impl Drop for Loaded {
     fn drop(&mut self) {
-        drop(self.metrics.generation_info.remove_label_values(&[self.id.as_str()]));
-        drop(self.metrics.generation_in_flight.remove_label_values(&[self.id.as_str()]));
+        self.forget();
         let generator = self.generator.take();
         // Freeing an engine blocks: never on an async thread.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -79,7 +105,7 @@ impl Slot {
     /// An empty slot: every request is told to come back until the first commit.
     #[must_use]
     pub fn empty(metrics: Metrics) -> Self {
-        Self { current: ArcSwapOption::empty(), loaded: Mutex::default(), metrics }
+        Self { current: ArcSwapOption::empty(), loaded: Mutex::default(), copies: Arc::default(), metrics }
     }
 
     /// Probes a freshly loaded generation: it must produce a token whose probability is a number.
@@ -96,9 +122,8 @@ impl Slot {
 
     /// Makes a prepared generation the current one. Requests that hold a lease finish on theirs.
     pub fn commit(&self, prepared: Prepared) {
-        let id = prepared.0.id().clone();
-        let loaded =
-            Arc::new(Loaded { generator: Some(prepared.0), id: id.clone(), metrics: self.metrics.clone() });
+        let loaded = Arc::new(Loaded::new(prepared.0, &self.copies, &self.metrics));
+        let id = loaded.id.clone();
         let mut all = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|one| one.strong_count() > 0);
         all.push(Arc::downgrade(&loaded));
@@ -196,6 +221,26 @@ mod tests {
         assert_eq!(slot.generations().len(), 1);
         let gone = slot.lease(Some(&GenerationId::from_wire("gen-a"))).unwrap_err();
         assert_eq!(gone.code, ErrorCode::ModelNotFound);
+    }
+
+    #[tokio::test]
+    async fn a_generation_that_is_served_again_keeps_its_metrics_when_its_older_copy_goes() {
+        let metrics = Metrics::new().unwrap();
+        let slot = Slot::empty(metrics.clone());
+        swap(&slot, "gen-a").await;
+        let lease = slot.lease(None).unwrap();
+        swap(&slot, "gen-b").await;
+        swap(&slot, "gen-a").await;
+        let newer = slot.lease(None).unwrap();
+        let weak = Arc::downgrade(lease.generator());
+        drop(lease);
+        while weak.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(metrics.generation_info.with_label_values(&["gen-a"]).get(), 1);
+        assert_eq!(metrics.generation_in_flight.with_label_values(&["gen-a"]).get(), 1);
+        drop(newer);
+        assert_eq!(metrics.generation_in_flight.with_label_values(&["gen-a"]).get(), 0);
     }
 
     #[tokio::test]

@@ -1,0 +1,135 @@
+//! The served generation is replaced while everybody asks: nobody's answer fails or mixes two of them.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use attune::admission::Admission;
+use attune::chat::{AnswerEvent, Chat, Question, answer};
+use attune::config::Config;
+use attune::domain::{Groups, Identity, Message, Role};
+use attune::generation::{Generator, ScriptedGenerator, Slot};
+use attune::prompt::PromptBuilder;
+use attune::retrieval::Library;
+use attune::telemetry::Metrics;
+use futures::StreamExt;
+use tokio_util::task::TaskTracker;
+
+use crate::harness::PATIENCE;
+
+const ANSWERS: usize = 100;
+/// The first, and five swaps; the last ones are rollbacks to what was served before.
+const SERVED: [&str; 6] = ["gen-a", "gen-b", "gen-c", "gen-d", "gen-b", "gen-a"];
+
+async fn chat(folder: &std::path::Path) -> Arc<Chat> {
+    let mut config = Config {
+        data_dir: folder.to_owned(),
+        ..Config::default()
+    };
+    config.admission.max_in_flight = ANSWERS;
+    config.admission.per_user_in_flight = ANSWERS;
+    config.admission.per_user_per_minute = 0;
+    let metrics = Metrics::new().unwrap();
+    Arc::new(Chat {
+        ledger: attune::ledger::open(None, folder).await.unwrap(),
+        library: Arc::new(Library::open(&folder.join("index"), &config.retrieval, None).unwrap()),
+        slot: Arc::new(Slot::empty(metrics.clone())),
+        admission: Arc::new(Admission::new(&config.admission, metrics.clone())),
+        prompts: PromptBuilder::new(&config.prompt),
+        metrics,
+        tasks: TaskTracker::new(),
+        runtime: tokio::runtime::Handle::current(),
+        config: Arc::new(config),
+    })
+}
+
+/// Serves a generation that says its own name, again and again.
+async fn serve(chat: &Chat, id: &'static str) -> Weak<dyn Generator> {
+    let says = format!("{id} ").repeat(20);
+    let generator = ScriptedGenerator::new(id, move |_, _| says.clone()).pausing(Duration::from_millis(2));
+    let generator: Arc<dyn Generator> = Arc::new(generator);
+    let weak = Arc::downgrade(&generator);
+    let prepared = chat.slot.prepare(generator).await.unwrap();
+    chat.slot.commit(prepared);
+    weak
+}
+
+/// Asks once and returns which generation answered; the answer must be all its own.
+async fn ask(chat: &Arc<Chat>) -> String {
+    let who = Identity {
+        user: "ada".into(),
+        groups: Groups::new(),
+        role: Role::Employee,
+        sees_everything: false,
+    };
+    let question = Question {
+        messages: vec![Message::user("Who are you?")],
+        retrieve: Some(false),
+        ..Question::default()
+    };
+    let mut events = answer(chat, &who, question).await.unwrap();
+    let (mut streamed, mut record) = (String::new(), None);
+    while let Some(event) = events.next().await {
+        match event.unwrap() {
+            AnswerEvent::Started(_) => {}
+            AnswerEvent::Delta { text, .. } => streamed.push_str(&text),
+            AnswerEvent::Finished(finished) => record = Some(finished),
+        }
+    }
+    let record = record.expect("an answer has an end");
+    assert_eq!(streamed.trim_end(), record.answer.trim_end());
+    let words: Vec<_> = streamed.split_whitespace().collect();
+    assert_eq!(words, vec![record.generation.as_str(); 20]);
+    record.generation.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_finish_on_the_generation_they_began_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let chat = chat(folder.path()).await;
+    let mut served = vec![serve(&chat, SERVED[0]).await];
+    // Another question every few answers' time, so that each swap meets some that are half-way.
+    let asking = futures::stream::iter(0..ANSWERS)
+        .map(|_| ask(&chat))
+        .buffer_unordered(10);
+    let mut asking = std::pin::pin!(asking);
+    let (mut answered, mut by) = (0, BTreeSet::new());
+    while let Some(generation) = asking.next().await {
+        by.insert(generation);
+        answered += 1;
+        if answered % (ANSWERS / SERVED.len()) == 0 && served.len() < SERVED.len() {
+            served.push(serve(&chat, SERVED[served.len()]).await);
+        }
+    }
+    assert_eq!(
+        (answered, by.len()),
+        (ANSWERS, 4),
+        "every generation answered: {by:?}"
+    );
+
+    let current = served.pop().unwrap();
+    let freed = async {
+        while served.iter().any(|generator| generator.strong_count() > 0) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, freed)
+        .await
+        .expect("replaced generations are freed");
+    assert!(current.strong_count() > 0);
+    assert_eq!(chat.generations().len(), 1);
+    // Metrics know the one that is left, and nothing of those that are gone.
+    let metrics = chat.metrics.render().unwrap();
+    let lines: Vec<_> = metrics
+        .lines()
+        .filter(|line| line.contains("generation=\"gen-") && line.contains("attune_generation"))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            r#"attune_generation_in_flight{generation="gen-a"} 0"#,
+            r#"attune_generation_info{generation="gen-a"} 1"#
+        ]
+    );
+    chat.ledger.close().await;
+}

@@ -13,7 +13,6 @@
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    missing_docs,
     reason = "a measuring program: it prints, and stops at the first thing that is wrong"
 )]
 

@@ -3,6 +3,7 @@
 mod implementation;
 mod inserts;
 mod postgres;
+mod recorder;
 mod rows;
 mod sqlite;
 mod statements;

@@ -23,9 +23,7 @@ macro_rules! implement_ledger {
         #[async_trait]
         impl Ledger for $ledger {
             async fn record_answer(&self, answer: &AnswerRecord) -> Result<()> {
-                let mut write = self.begin().await?;
-                Self::insert_answer(&mut write, answer).await?;
-                write.commit().await.map_err(failed("recording an answer"))
+                self.record(answer).await
             }
 
             async fn answer(&self, id: &AnswerId) -> Result<Option<AnswerRecord>> {

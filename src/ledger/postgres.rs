@@ -8,6 +8,7 @@ use sqlx::{
 };
 
 use super::{Result, rows::failed};
+use crate::domain::AnswerRecord;
 
 /// Connections of one server process: a few servers fit into PostgreSQL's default of 100.
 const CONNECTIONS: u32 = 10;
@@ -44,6 +45,12 @@ impl PostgresLedger {
 
     pub(super) async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Postgres>> {
         self.pool.begin().await.map_err(failed("starting to write"))
+    }
+
+    pub(super) async fn record(&self, answer: &AnswerRecord) -> Result<()> {
+        let mut write = self.begin().await?;
+        Self::insert_answer(&mut write, answer).await?;
+        write.commit().await.map_err(failed("recording an answer"))
     }
 
     /// Imports exclude each other: two with the same rows in different order would deadlock.

@@ -7,7 +7,8 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::{Result, rows::failed};
+use super::{Result, recorder::Recorder, rows::failed};
+use crate::domain::AnswerRecord;
 
 /// Connections that read. They wait for nothing, so a few are enough.
 const READERS: u32 = 4;
@@ -24,6 +25,7 @@ pub(super) struct SqliteLedger {
     /// One connection: writers queue here, first come first served, instead of failing with `SQLITE_BUSY`.
     writer: SqlitePool,
     readers: SqlitePool,
+    recorder: Recorder,
 }
 
 impl SqliteLedger {
@@ -54,7 +56,12 @@ impl SqliteLedger {
             .connect_with(options.pragma("query_only", "ON"))
             .await
             .map_err(opening())?;
-        Ok(Self { writer, readers })
+        let recorder = Recorder::start(writer.clone());
+        Ok(Self {
+            writer,
+            readers,
+            recorder,
+        })
     }
 
     pub(super) fn writer(&self) -> &SqlitePool {
@@ -65,20 +72,12 @@ impl SqliteLedger {
         &self.readers
     }
 
-    /// Starts a transaction that has the write lock from the beginning, so that it never fails half-way for another
-    /// process's write.
     pub(super) async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>> {
-        let started = match self.writer.begin_with(BEGIN).await {
-            // On a full disk SQLite rolls back by itself, sqlx's own rollback then fails, and it believes the
-            // connection to be in that transaction forever: only a new connection can write again.
-            Err(sqlx::Error::InvalidSavePointStatement) => {
-                let stuck = self.writer.acquire().await.map_err(failed("starting to write"))?;
-                stuck.close().await.map_err(failed("starting to write"))?;
-                self.writer.begin_with(BEGIN).await
-            }
-            started => started,
-        };
-        started.map_err(failed("starting to write"))
+        begin(&self.writer).await
+    }
+
+    pub(super) async fn record(&self, answer: &AnswerRecord) -> Result<()> {
+        self.recorder.record(answer).await
     }
 
     /// Imports exclude each other already: there is one writer.
@@ -90,6 +89,22 @@ impl SqliteLedger {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// Starts a transaction that has the write lock from the beginning, so that it never fails half-way for another
+/// process's write.
+pub(super) async fn begin(writer: &SqlitePool) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>> {
+    let started = match writer.begin_with(BEGIN).await {
+        // On a full disk SQLite rolls back by itself, sqlx's own rollback then fails, and it believes the connection
+        // to be in that transaction forever: only a new connection can write again.
+        Err(sqlx::Error::InvalidSavePointStatement) => {
+            let stuck = writer.acquire().await.map_err(failed("starting to write"))?;
+            stuck.close().await.map_err(failed("starting to write"))?;
+            writer.begin_with(BEGIN).await
+        }
+        started => started,
+    };
+    started.map_err(failed("starting to write"))
 }
 
 /// Makes the file readable by its owner only: it holds what people asked. The log beside it takes the same mode.

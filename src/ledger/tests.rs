@@ -114,6 +114,7 @@ contract!(
     tokens_are_found_by_hash_and_revoked,
     a_secret_is_made_once,
     forgetting_a_person_deletes_what_they_said,
+    in_a_crowd_each_answer_has_its_own_outcome,
     fifty_writers_at_once_lose_nothing,
     a_reopened_ledger_has_everything,
     text_of_any_kind_is_kept,

@@ -571,6 +571,23 @@ pub(super) async fn forgetting_a_person_deletes_what_they_said(h: Harness) {
     );
 }
 
+pub(super) async fn in_a_crowd_each_answer_has_its_own_outcome(h: Harness) {
+    // Twenty answers, each twice: whichever way they are grouped, one of either is a conflict and spoils no other.
+    let writes = (0..40).map(|n| {
+        let ledger = h.ledger.clone();
+        tokio::spawn(async move { ledger.record_answer(&answer("ada", 1, n / 2)).await })
+    });
+    let outcomes = futures::future::join_all(writes.collect::<Vec<_>>()).await;
+    for twice in outcomes.chunks(2) {
+        let refused: Vec<_> = twice
+            .iter()
+            .filter_map(|outcome| outcome.as_ref().unwrap().as_ref().err())
+            .collect();
+        assert!(matches!(refused[..], [LedgerError::Conflict(_)]), "{refused:?}");
+    }
+    assert_eq!(h.ledger.counts().await.unwrap().answers, 20);
+}
+
 pub(super) async fn fifty_writers_at_once_lose_nothing(h: Harness) {
     let writes = (0..50).map(|n| {
         let ledger = h.ledger.clone();

@@ -8,7 +8,6 @@
     clippy::print_stdout,
     clippy::unwrap_used,
     clippy::cast_precision_loss,
-    missing_docs,
     reason = "a measuring program: it prints, and stops at the first thing that is wrong"
 )]
 

@@ -10,7 +10,6 @@
     clippy::unwrap_used,
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
-    missing_docs,
     reason = "a measuring program: it prints, and stops at the first thing that is wrong"
 )]
 

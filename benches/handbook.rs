@@ -139,7 +139,8 @@ async fn chat(config: Arc<Config>, no_model: bool) -> Arc<Chat> {
 }
 
 fn rows(options: &Options) -> Vec<Row> {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/handbook/questions.jsonl")).unwrap();
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/handbook/questions.jsonl")).unwrap();
     let mut taken: BTreeMap<String, usize> = BTreeMap::new();
     let rows = text.lines().map(|line| serde_json::from_str::<Row>(line).unwrap());
     rows.filter(|row| row.split == options.split)
@@ -197,13 +198,24 @@ fn show(row: &Row, outcome: &Outcome) {
 fn report(by_kind: &BTreeMap<String, Vec<Outcome>>) {
     println!(
         "{:<34}{:>5}{:>9}{:>10}{:>8}{:>9}{:>9}{:>8}{:>8}{:>9}{:>9}",
-        "kind", "n", "refused", "in prompt", "cited", "1st cite", "by model", "fact", "ended", "tok p/a", "first s"
+        "kind",
+        "n",
+        "refused",
+        "in prompt",
+        "cited",
+        "1st cite",
+        "by model",
+        "fact",
+        "ended",
+        "tok p/a",
+        "first s"
     );
     for (kind, outcomes) in by_kind {
         let share = |test: &dyn Fn(&Outcome) -> bool| {
             outcomes.iter().filter(|outcome| test(outcome)).count() as f64 / outcomes.len() as f64
         };
-        let mean = |value: &dyn Fn(&Outcome) -> f64| outcomes.iter().map(value).sum::<f64>() / outcomes.len() as f64;
+        let mean =
+            |value: &dyn Fn(&Outcome) -> f64| outcomes.iter().map(value).sum::<f64>() / outcomes.len() as f64;
         println!(
             "{kind:<34}{:>5}{:>9.3}{:>10.3}{:>8.3}{:>9.3}{:>9.3}{:>8.3}{:>8.3}{:>9}{:>9.2}",
             outcomes.len(),

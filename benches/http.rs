@@ -75,11 +75,7 @@ fn main() {
 }
 
 fn runtime(threads: usize) -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build().unwrap()
 }
 
 /// How often a second an append can be made durable.
@@ -96,10 +92,7 @@ fn syncs(folder: &Path) -> f64 {
 
 /// The product with the sample handbook and nothing that limits a person.
 fn serve(folder: &Path) -> (Application, SocketAddr) {
-    let mut config = Config {
-        data_dir: folder.join("data"),
-        ..Config::default()
-    };
+    let mut config = Config { data_dir: folder.join("data"), ..Config::default() };
     config.server.listen = "127.0.0.1:0".into();
     config.server.workers = WORKERS;
     config.docs.paths = vec![concat!(env!("CARGO_MANIFEST_DIR"), "/handbook").into()];
@@ -110,9 +103,7 @@ fn serve(folder: &Path) -> (Application, SocketAddr) {
     config.admission.per_user_in_flight = 1000;
     config.admission.per_user_per_minute = 0;
     let generator = ScriptedGenerator::new("gen-scripted", |_, _| ANSWER.into());
-    let app = Application::build(config)
-        .unwrap()
-        .with_generator(Arc::new(generator));
+    let app = Application::build(config).unwrap().with_generator(Arc::new(generator));
     let address = SocketAddr::from(([127, 0, 0, 1], app.port()));
     (app, address)
 }
@@ -125,11 +116,7 @@ fn serve_bare() -> SocketAddr {
         App::new().route("/", web::get().to(alive))
     };
     std::thread::spawn(move || {
-        let server = HttpServer::new(app)
-            .workers(WORKERS)
-            .disable_signals()
-            .listen(listener)
-            .unwrap();
+        let server = HttpServer::new(app).workers(WORKERS).disable_signals().listen(listener).unwrap();
         runtime(1).block_on(server.run()).unwrap();
     });
     address
@@ -144,11 +131,7 @@ struct Call {
 
 impl Call {
     fn new(name: &'static str, address: SocketAddr, requests: Vec<Vec<u8>>) -> Self {
-        Self {
-            name,
-            address,
-            requests,
-        }
+        Self { name, address, requests }
     }
 }
 
@@ -167,17 +150,9 @@ async fn measure(options: &Options, product: SocketAddr, bare: SocketAddr) {
     let chat = |stream| json!({"messages": [{"role": "user", "content": "Where is HR in Boston?"}], "stream": stream});
     let mut feedback = Vec::new();
     for _ in 0..connections {
-        let id = ask(
-            product,
-            &request("POST", "/v1/chat/completions", Some(&chat(false))),
-        )
-        .await;
+        let id = ask(product, &request("POST", "/v1/chat/completions", Some(&chat(false)))).await;
         let path = format!("/v1/feedback/{}", id["id"].as_str().unwrap());
-        feedback.push(request(
-            "PUT",
-            &path,
-            Some(&json!({"rating": "up", "comment": "This helped."})),
-        ));
+        feedback.push(request("PUT", &path, Some(&json!({"rating": "up", "comment": "This helped."}))));
     }
     let calls = [
         Call::new("bare actix route", bare, every(request("GET", "/", None))),
@@ -248,12 +223,7 @@ async fn wait_until_ready(address: SocketAddr) {
 async fn ask(address: SocketAddr, request: &[u8]) -> Value {
     let mut connection = Connection::new(TcpStream::connect(address).await.unwrap());
     assert_eq!(connection.exchange(request).await, Some(200));
-    let head = connection
-        .received
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .unwrap()
-        + 4;
+    let head = connection.received.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
     serde_json::from_slice(&connection.received[head..]).unwrap()
 }
 
@@ -268,12 +238,7 @@ async fn one_round(call: &Call, time: Duration) -> Figures {
             loop {
                 let sent = Instant::now();
                 let status = connection.exchange(&request).await;
-                assert_eq!(
-                    status,
-                    Some(200),
-                    "{}",
-                    String::from_utf8_lossy(&connection.received)
-                );
+                assert_eq!(status, Some(200), "{}", String::from_utf8_lossy(&connection.received));
                 if began.elapsed() > WARM_UP + time {
                     return latencies;
                 }
@@ -283,18 +248,11 @@ async fn one_round(call: &Call, time: Duration) -> Figures {
             }
         })
     });
-    let mut latencies: Vec<_> = futures::future::join_all(asking)
-        .await
-        .into_iter()
-        .flat_map(Result::unwrap)
-        .collect();
+    let mut latencies: Vec<_> =
+        futures::future::join_all(asking).await.into_iter().flat_map(Result::unwrap).collect();
     latencies.sort_unstable();
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
-    Figures {
-        per_second: latencies.len() as f64 / time.as_secs_f64(),
-        p50: at(0.5),
-        p99: at(0.99),
-    }
+    Figures { per_second: latencies.len() as f64 / time.as_secs_f64(), p50: at(0.5), p99: at(0.99) }
 }
 
 /// A connection that is kept, and the bytes of its last response.
@@ -305,10 +263,7 @@ struct Connection {
 
 impl Connection {
     fn new(stream: TcpStream) -> Self {
-        Self {
-            stream,
-            received: Vec::with_capacity(1 << 16),
-        }
+        Self { stream, received: Vec::with_capacity(1 << 16) }
     }
 
     /// Sends a request and reads its whole response; its status, or `None` when the connection broke off.
@@ -341,8 +296,7 @@ impl Body {
         let headers = std::str::from_utf8(&received[..head]).unwrap();
         let length = headers.lines().find_map(|line| {
             let (name, value) = line.split_once(": ")?;
-            name.eq_ignore_ascii_case("content-length")
-                .then(|| value.parse::<usize>().unwrap())
+            name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().unwrap())
         });
         Some(length.map_or(Self::Chunked, |length| Self::Length(head + length)))
     }

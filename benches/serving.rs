@@ -96,7 +96,10 @@ async fn measure(format: WeightFormat, repeats: usize, matmul: f64) {
             let mut seconds = Vec::new();
             for repeat in 0..repeats {
                 let mut prompt = if cached { prefix.clone() } else { Vec::new() };
-                prompt.extend(words(length - prompt.len(), 100 + (length * 20 + repeat * 2) as u32 + u32::from(cached)));
+                prompt.extend(words(
+                    length - prompt.len(),
+                    100 + (length * 20 + repeat * 2) as u32 + u32::from(cached),
+                ));
                 seconds.push(first_token(&generator, prompt).await);
             }
             seconds.sort_by(f64::total_cmp);
@@ -104,7 +107,10 @@ async fn measure(format: WeightFormat, repeats: usize, matmul: f64) {
             let run = if cached { length - PREFIX } else { length };
             let rate = run as f64 / p50;
             let kind = if cached { "cached" } else { "cold" };
-            println!("  {length:>6}  {kind:<8} {p50:>13.3} s {p95:>7.3} s {rate:>12.0} {:>17.0}%", share(rate));
+            println!(
+                "  {length:>6}  {kind:<8} {p50:>13.3} s {p95:>7.3} s {rate:>12.0} {:>17.0}%",
+                share(rate)
+            );
         }
     }
     println!("  chats  at once   total tokens/s   share of matmul (decoding {ANSWER} tokens after 300)");
@@ -118,7 +124,9 @@ async fn measure(format: WeightFormat, repeats: usize, matmul: f64) {
 
 /// Tokens that differ from those of every other seed from the first on.
 fn words(n: usize, seed: u32) -> Vec<u32> {
-    (0..n as u32).map(|i| 300 + (seed.wrapping_mul(7919).wrapping_add(i.wrapping_mul(104_729))) % 40_000).collect()
+    (0..n as u32)
+        .map(|i| 300 + (seed.wrapping_mul(7919).wrapping_add(i.wrapping_mul(104_729))) % 40_000)
+        .collect()
 }
 
 fn request(prompt: Vec<u32>, max_tokens: u32) -> GenerateRequest {

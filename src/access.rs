@@ -117,12 +117,7 @@ impl Access {
             AccessMode::Open | AccessMode::Tokens | AccessMode::Proxy => None,
         };
         let widget = widget::Signer::open(ledger.as_ref()).await?;
-        Ok(Self {
-            config: config.clone(),
-            ledger,
-            jwt,
-            widget,
-        })
+        Ok(Self { config: config.clone(), ledger, jwt, widget })
     }
 
     /// Recognises who sends a request.
@@ -136,16 +131,9 @@ impl Access {
         let bearer = credentials.authorization.and_then(bearer);
         let caller = match bearer {
             Some(token) if widget::is_widget_token(token) => self.widget.verify(token, &site)?,
-            _ => Caller {
-                identity: self.identify(credentials, bearer).await?,
-                scope: Scope::Full,
-            },
+            _ => Caller { identity: self.identify(credentials, bearer).await?, scope: Scope::Full },
         };
-        Ok(if site.is_foreign() {
-            caller.into_widget_scope()
-        } else {
-            caller
-        })
+        Ok(if site.is_foreign() { caller.into_widget_scope() } else { caller })
     }
 
     /// Makes a token for the widget on another site's pages, bound to a person and that site.
@@ -154,10 +142,7 @@ impl Access {
     /// When a name or the origin is malformed, or the origin is not in `access.widget.origins`.
     pub fn widget_token(&self, grant: WidgetGrant) -> Result<WidgetToken, Error> {
         if !self.config.widget.origins.contains(&grant.origin) {
-            return Err(Error::invalid(
-                "origin",
-                "this origin is not in access.widget.origins",
-            ));
+            return Err(Error::invalid("origin", "this origin is not in access.widget.origins"));
         }
         check_names(&grant.user, &grant.groups)?;
         Ok(self.widget.mint(grant, self.config.widget.token_seconds))
@@ -185,12 +170,7 @@ impl Caller {
 }
 
 fn local() -> Identity {
-    Identity {
-        user: LOCAL_USER.into(),
-        groups: Groups::new(),
-        role: Role::Operator,
-        sees_everything: true,
-    }
+    Identity { user: LOCAL_USER.into(), groups: Groups::new(), role: Role::Operator, sees_everything: true }
 }
 
 /// The token of an `Authorization: Bearer` header.

@@ -52,7 +52,8 @@ impl Admission {
     /// A door with these limits.
     #[must_use]
     pub fn new(config: &AdmissionConfig, metrics: Metrics) -> Self {
-        let rate = NonZeroU32::new(config.per_user_per_minute).map(|n| RateLimiter::keyed(Quota::per_minute(n)));
+        let rate =
+            NonZeroU32::new(config.per_user_per_minute).map(|n| RateLimiter::keyed(Quota::per_minute(n)));
         Self {
             config: config.clone(),
             places: Arc::new(Semaphore::new(config.max_in_flight)),

@@ -162,7 +162,10 @@ impl Application {
         parts.chat.tasks.close();
         let patience = Duration::from_secs(config.server.drain_seconds.max(1));
         if !shutdown::within(patience, parts.chat.tasks.wait()).await {
-            tracing::warn!(answers = parts.chat.tasks.len(), "stopping with answers in progress: their time is up");
+            tracing::warn!(
+                answers = parts.chat.tasks.len(),
+                "stopping with answers in progress: their time is up"
+            );
         }
         housekeeping.abort();
         resyncing.abort();
@@ -199,7 +202,12 @@ impl Parts {
         Ok(Self { ledger, library, access, chat })
     }
 
-    fn context(&self, config: &Arc<Config>, metrics: &Metrics, readiness: watch::Receiver<Readiness>) -> Context {
+    fn context(
+        &self,
+        config: &Arc<Config>,
+        metrics: &Metrics,
+        readiness: watch::Receiver<Readiness>,
+    ) -> Context {
         Context {
             config: Arc::clone(config),
             ledger: Arc::clone(&self.ledger),

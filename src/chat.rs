@@ -15,7 +15,8 @@ use tokio_util::task::TaskTracker;
 use crate::admission::Admission;
 use crate::config::Config;
 use crate::domain::{
-    AnswerId, AnswerRecord, Comparison, ComparisonId, ComparisonSide, GenerationId, Groups, Identity, Message, Millis,
+    AnswerId, AnswerRecord, Comparison, ComparisonId, ComparisonSide, GenerationId, Groups, Identity,
+    Message, Millis,
 };
 use crate::error::Error;
 use crate::generation::{Slot, Token};

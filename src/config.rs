@@ -119,10 +119,13 @@ impl Config {
         match file {
             Some(path) if !path.is_file() => return Err(ConfigError::Missing(path.to_owned())),
             Some(path) => figment = figment.merge(Toml::file_exact(path)),
-            None if Path::new(DEFAULT_FILE).is_file() => figment = figment.merge(Toml::file_exact(DEFAULT_FILE)),
+            None if Path::new(DEFAULT_FILE).is_file() => {
+                figment = figment.merge(Toml::file_exact(DEFAULT_FILE))
+            }
             None => {}
         }
-        figment = figment.merge(Env::prefixed("ATTUNE_").filter(|key| is_config_key(key.as_str())).split("__"));
+        figment =
+            figment.merge(Env::prefixed("ATTUNE_").filter(|key| is_config_key(key.as_str())).split("__"));
         figment = figment.merge(Serialized::defaults(overrides));
         if let Some(listen) = &overrides.listen {
             figment = figment.merge(("server.listen", listen));

@@ -10,9 +10,12 @@ mod time;
 
 pub use access::{AccessLabel, Groups, Identity, Role};
 pub use answer::{
-    AnswerRecord, Citation, CitedBy, Comparison, ComparisonSide, FinishReason, Sampling, Timing, TokenUsage, Vote,
+    AnswerRecord, Citation, CitedBy, Comparison, ComparisonSide, FinishReason, Sampling, Timing, TokenUsage,
+    Vote,
 };
-pub use feedback::{Choice, Demonstration, DemonstrationSource, DemonstrationStatus, Feedback, Lineage, Rating, Reason};
+pub use feedback::{
+    Choice, Demonstration, DemonstrationSource, DemonstrationStatus, Feedback, Lineage, Rating, Reason,
+};
 pub use ids::{AnswerId, ComparisonId, DemonstrationId, DocumentId, GenerationId, InvalidId};
 pub use message::{Author, Message};
 pub use passage::{Passage, PassageRef};

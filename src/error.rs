@@ -84,21 +84,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error with a message for the caller.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            param: None,
-            retry_after: None,
-            source: None,
-        }
+        Self { code, message: message.into(), param: None, retry_after: None, source: None }
     }
 
     /// A field at fault.
     pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            param: Some(param.into()),
-            ..Self::new(ErrorCode::InvalidRequest, message)
-        }
+        Self { param: Some(param.into()), ..Self::new(ErrorCode::InvalidRequest, message) }
     }
 
     /// No such thing, or not for this person.

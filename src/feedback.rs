@@ -77,10 +77,7 @@ impl VoteInput {
         let side = matches!(self.choice, Choice::Left | Choice::Right);
         match self.strength {
             Some(_) if !side => {
-                return Err(Error::invalid(
-                    "strength",
-                    "strength needs the choice left or right",
-                ));
+                return Err(Error::invalid("strength", "strength needs the choice left or right"));
             }
             Some(strength) if !(1..=3).contains(&strength) => {
                 return Err(Error::invalid("strength", "strength must be 1, 2 or 3"));
@@ -108,11 +105,7 @@ pub async fn submit(
     if !may_see(who, &record.user, &record.access) {
         return Err(not_found());
     }
-    let before = ledger
-        .feedback_on(answer)
-        .await?
-        .into_iter()
-        .find(|feedback| feedback.user == who.user);
+    let before = ledger.feedback_on(answer).await?.into_iter().find(|feedback| feedback.user == who.user);
     let old_ideal = before.as_ref().and_then(|feedback| feedback.ideal_answer.clone());
     let after = merged(before, input.0, (answer, who), now());
     // The draft goes first: a crash in between leaves a draft too many, never a correction nobody will see.
@@ -144,28 +137,12 @@ pub async fn vote(
     if !may_see(who, &record.user, &record.access) {
         return Err(not_found());
     }
-    let VoteInput {
-        choice,
-        strength,
-        comment,
-    } = input.0;
-    let before = ledger
-        .votes(comparison)
-        .await?
-        .into_iter()
-        .find(|vote| vote.user == who.user);
+    let VoteInput { choice, strength, comment } = input.0;
+    let before = ledger.votes(comparison).await?.into_iter().find(|vote| vote.user == who.user);
     let updated = now();
     let created = before.map_or(updated, |vote| vote.created);
     let (comparison, user) = (comparison.clone(), who.user.clone());
-    let vote = Vote {
-        comparison,
-        user,
-        choice,
-        strength,
-        comment,
-        created,
-        updated,
-    };
+    let vote = Vote { comparison, user, choice, strength, comment, created, updated };
     ledger.put_vote(&vote).await?;
     Ok(vote)
 }
@@ -220,9 +197,7 @@ async fn draft_correction(ledger: &dyn Ledger, answer: &AnswerRecord, feedback: 
         }
     };
     if let Some(ideal) = &feedback.ideal_answer {
-        ledger
-            .put_demonstration(&correction(id, answer, feedback, ideal))
-            .await?;
+        ledger.put_demonstration(&correction(id, answer, feedback, ideal)).await?;
     } else if draft.is_some() {
         ledger.set_demonstration_deleted(&id, true).await?;
     }
@@ -237,13 +212,8 @@ fn correction_id(feedback: &Feedback, revision: u32) -> DemonstrationId {
 
 fn correction(id: DemonstrationId, answer: &AnswerRecord, feedback: &Feedback, ideal: &str) -> Demonstration {
     // A refusal had no passages; for a better answer they are retrieved when learning.
-    let passages = answer.grounded.then(|| {
-        answer
-            .passages
-            .iter()
-            .map(|passage| passage.text.clone())
-            .collect()
-    });
+    let passages =
+        answer.grounded.then(|| answer.passages.iter().map(|passage| passage.text.clone()).collect());
     Demonstration {
         id,
         messages: answer.messages.clone(),
@@ -262,14 +232,9 @@ fn correction(id: DemonstrationId, answer: &AnswerRecord, feedback: &Feedback, i
 }
 
 fn checked_text(field: &'static str, text: Option<String>, most: usize) -> Result<Option<String>> {
-    let text = text
-        .map(|text| text.trim().to_owned())
-        .filter(|text| !text.is_empty());
+    let text = text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
     if text.as_ref().is_some_and(|text| text.chars().count() > most) {
-        return Err(Error::invalid(
-            field,
-            format!("{field} must have at most {most} characters"),
-        ));
+        return Err(Error::invalid(field, format!("{field} must have at most {most} characters")));
     }
     Ok(text)
 }
@@ -296,24 +261,11 @@ mod tests {
     };
 
     fn checked(json: &str) -> Checked<FeedbackInput> {
-        serde_json::from_str::<FeedbackInput>(json)
-            .unwrap()
-            .checked(&FeedbackConfig::default())
-            .unwrap()
+        serde_json::from_str::<FeedbackInput>(json).unwrap().checked(&FeedbackConfig::default()).unwrap()
     }
 
     async fn drafts(h: &Harness) -> Vec<Demonstration> {
-        h.ledger
-            .demonstrations(
-                None,
-                &Paging {
-                    before: None,
-                    limit: 10,
-                },
-            )
-            .await
-            .unwrap()
-            .data
+        h.ledger.demonstrations(None, &Paging { before: None, limit: 10 }).await.unwrap().data
     }
 
     #[tokio::test]
@@ -323,23 +275,12 @@ mod tests {
         h.ledger.record_answer(&answer).await.unwrap();
         let ada = employee("ada");
         let put = async |json: &str| submit(&*h.ledger, &ada, &answer.id, checked(json)).await.unwrap();
-        let up = put(r#"{"rating": "up", "reasons": ["clear", "accurate", "clear"]}"#)
-            .await
-            .unwrap();
-        assert_eq!(
-            (up.rating, up.reasons),
-            (Some(Rating::Up), vec![Reason::Accurate, Reason::Clear])
-        );
+        let up = put(r#"{"rating": "up", "reasons": ["clear", "accurate", "clear"]}"#).await.unwrap();
+        assert_eq!((up.rating, up.reasons), (Some(Rating::Up), vec![Reason::Accurate, Reason::Clear]));
         let commented = put(r#"{"comment": " fine "}"#).await.unwrap();
-        assert_eq!(
-            (commented.rating, commented.comment.as_deref()),
-            (Some(Rating::Up), Some("fine"))
-        );
+        assert_eq!((commented.rating, commented.comment.as_deref()), (Some(Rating::Up), Some("fine")));
         let without = put(r#"{"rating": null}"#).await.unwrap();
-        assert_eq!(
-            (without.rating, without.reasons, without.comment),
-            (None, vec![], Some("fine".into()))
-        );
+        assert_eq!((without.rating, without.reasons, without.comment), (None, vec![], Some("fine".into())));
         assert_eq!(put(r#"{"comment": ""}"#).await, None);
         assert_eq!(h.ledger.feedback_on(&answer.id).await.unwrap(), []);
     }
@@ -347,52 +288,28 @@ mod tests {
     #[tokio::test]
     async fn others_answers_are_not_found_except_by_those_who_judge_them() {
         let h = Harness::sqlite().await;
-        let answer = AnswerRecord {
-            access: AccessLabel::of([&groups(&["hr"])]),
-            ..answer("ada", 1, 1)
-        };
+        let answer = AnswerRecord { access: AccessLabel::of([&groups(&["hr"])]), ..answer("ada", 1, 1) };
         h.ledger.record_answer(&answer).await.unwrap();
         let (comparison, left, right) = comparison("ada", 1, 10);
-        h.ledger
-            .record_comparison(&comparison, [&left, &right])
-            .await
-            .unwrap();
-        let curator = Identity {
-            role: Role::Curator,
-            ..employee("cora")
-        };
-        let of_hr = Identity {
-            groups: groups(&["hr"]),
-            ..curator.clone()
-        };
+        h.ledger.record_comparison(&comparison, [&left, &right]).await.unwrap();
+        let curator = Identity { role: Role::Curator, ..employee("cora") };
+        let of_hr = Identity { groups: groups(&["hr"]), ..curator.clone() };
         let rate = async |who: &Identity| {
             submit(&*h.ledger, who, &answer.id, checked(r#"{"rating": "down"}"#)).await
         };
-        for stranger in [
-            employee("bob"),
-            Identity {
-                groups: groups(&["hr"]),
-                ..employee("bob")
-            },
-            curator.clone(),
-        ] {
+        for stranger in
+            [employee("bob"), Identity { groups: groups(&["hr"]), ..employee("bob") }, curator.clone()]
+        {
             assert_eq!(rate(&stranger).await.unwrap_err().code, ErrorCode::NotFound);
         }
         rate(&of_hr).await.unwrap();
         rate(&employee("ada")).await.unwrap();
         assert_eq!(h.ledger.feedback_on(&answer.id).await.unwrap().len(), 2);
 
-        let tie = VoteInput {
-            choice: Choice::Tie,
-            strength: None,
-            comment: None,
-        };
+        let tie = VoteInput { choice: Choice::Tie, strength: None, comment: None };
         let tie = tie.checked(&FeedbackConfig::default()).unwrap();
         let judge = async |who: &Identity| vote(&*h.ledger, who, &comparison.id, tie.clone()).await;
-        assert_eq!(
-            judge(&employee("bob")).await.unwrap_err().code,
-            ErrorCode::NotFound
-        );
+        assert_eq!(judge(&employee("bob")).await.unwrap_err().code, ErrorCode::NotFound);
         judge(&curator).await.unwrap();
         judge(&employee("ada")).await.unwrap();
         assert_eq!(h.ledger.votes(&comparison.id).await.unwrap().len(), 2);
@@ -409,27 +326,19 @@ mod tests {
         put(r#"{"ideal_answer": "Room 310, third floor."}"#).await;
         put(r#"{"rating": "down"}"#).await;
         let found = drafts(&h).await;
-        let [draft] = found.as_slice() else {
-            panic!("{found:?}")
-        };
+        let [draft] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!(draft.response, "Room 310, third floor.");
         assert_eq!(
             (draft.status, draft.source),
             (DemonstrationStatus::Draft, DemonstrationSource::Correction)
         );
-        assert_eq!(
-            (draft.corrects.as_ref(), &draft.messages),
-            (Some(&answer.id), &answer.messages)
-        );
+        assert_eq!((draft.corrects.as_ref(), &draft.messages), (Some(&answer.id), &answer.messages));
         put(r#"{"ideal_answer": null}"#).await;
         assert_eq!(drafts(&h).await, []);
 
         put(r#"{"ideal_answer": "Room 310."}"#).await;
         let draft = drafts(&h).await.remove(0);
-        let approved = Demonstration {
-            status: DemonstrationStatus::Approved,
-            ..draft
-        };
+        let approved = Demonstration { status: DemonstrationStatus::Approved, ..draft };
         h.ledger.put_demonstration(&approved).await.unwrap();
         put(r#"{"ideal_answer": "Room 311."}"#).await;
         put(r#"{"ideal_answer": "Room 312."}"#).await;
@@ -447,9 +356,7 @@ mod tests {
         h.ledger.record_answer(&answer).await.unwrap();
         let again = async || {
             let input = checked(r#"{"ideal_answer": "Room 310."}"#);
-            submit(&*h.ledger, &employee("ada"), &answer.id, input)
-                .await
-                .unwrap()
+            submit(&*h.ledger, &employee("ada"), &answer.id, input).await.unwrap()
         };
         again().await;
         let draft = drafts(&h).await.remove(0);
@@ -460,34 +367,15 @@ mod tests {
 
     #[test]
     fn what_is_out_of_range_is_named() {
-        let limits = FeedbackConfig {
-            max_comment_chars: 3,
-            max_ideal_answer_chars: 4,
-        };
+        let limits = FeedbackConfig { max_comment_chars: 3, max_ideal_answer_chars: 4 };
         let text = |length: usize| Some(Some("ü".repeat(length)));
         let long = |input: FeedbackInput| input.checked(&limits).map_err(|error| error.param.unwrap());
         assert!(
-            long(FeedbackInput {
-                comment: text(3),
-                ideal_answer: text(4),
-                ..Default::default()
-            })
-            .is_ok()
+            long(FeedbackInput { comment: text(3), ideal_answer: text(4), ..Default::default() }).is_ok()
         );
+        assert_eq!(long(FeedbackInput { comment: text(4), ..Default::default() }).unwrap_err(), "comment");
         assert_eq!(
-            long(FeedbackInput {
-                comment: text(4),
-                ..Default::default()
-            })
-            .unwrap_err(),
-            "comment"
-        );
-        assert_eq!(
-            long(FeedbackInput {
-                ideal_answer: text(5),
-                ..Default::default()
-            })
-            .unwrap_err(),
+            long(FeedbackInput { ideal_answer: text(5), ..Default::default() }).unwrap_err(),
             "ideal_answer"
         );
         for (choice, strength, good) in [
@@ -498,11 +386,7 @@ mod tests {
             (Choice::Tie, Some(1), false),
             (Choice::BothBad, Some(1), false),
         ] {
-            let input = VoteInput {
-                choice,
-                strength,
-                comment: None,
-            };
+            let input = VoteInput { choice, strength, comment: None };
             assert_eq!(input.checked(&limits).is_ok(), good, "{choice:?} {strength:?}");
         }
         assert!(serde_json::from_str::<FeedbackInput>(r#"{"ratings": "up"}"#).is_err());

@@ -70,11 +70,10 @@ impl From<LedgerError> for Error {
         match error {
             LedgerError::NotFound(what) => Self::not_found(what),
             LedgerError::Conflict(problem) => Self::new(ErrorCode::Conflict, problem),
-            full @ LedgerError::Full(_) => Self::new(
-                ErrorCode::StorageFull,
-                "the server's disk is full; nothing was recorded",
-            )
-            .caused_by(full),
+            full @ LedgerError::Full(_) => {
+                Self::new(ErrorCode::StorageFull, "the server's disk is full; nothing was recorded")
+                    .caused_by(full)
+            }
             cursor @ LedgerError::Cursor(_) => Self::invalid("before", cursor.to_string()),
             other => Self::internal(other),
         }
@@ -88,9 +87,7 @@ impl From<LedgerError> for Error {
 /// When `url` is of neither form, the database can not be reached or made, or a migration fails.
 pub async fn open(url: Option<&str>, data_dir: &Path) -> Result<Arc<dyn Ledger>> {
     let Some(url) = url else {
-        return Ok(Arc::new(
-            sqlite::SqliteLedger::open(&data_dir.join("ledger.db")).await?,
-        ));
+        return Ok(Arc::new(sqlite::SqliteLedger::open(&data_dir.join("ledger.db")).await?));
     };
     match url.split_once(':') {
         Some(("postgres" | "postgresql", _)) => Ok(Arc::new(postgres::PostgresLedger::open(url).await?)),
@@ -99,9 +96,7 @@ pub async fn open(url: Option<&str>, data_dir: &Path) -> Result<Arc<dyn Ledger>>
             let path = path.strip_prefix("//").unwrap_or(path);
             Ok(Arc::new(sqlite::SqliteLedger::open(Path::new(path)).await?))
         }
-        _ => Err(LedgerError::Url(
-            url.split(':').next().unwrap_or_default().to_owned(),
-        )),
+        _ => Err(LedgerError::Url(url.split(':').next().unwrap_or_default().to_owned())),
     }
 }
 

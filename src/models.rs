@@ -39,13 +39,7 @@ const SUPPORTED: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
 /// Control tokens that end a turn in the families above, whether or not a model's settings name them: a model that
 /// writes one has nothing more to say.
-const ENDS: [&str; 5] = [
-    "<|im_end|>",
-    "<|endoftext|>",
-    "<|eot_id|>",
-    "<|end_of_text|>",
-    "</s>",
-];
+const ENDS: [&str; 5] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>"];
 
 /// Weights on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,20 +97,9 @@ impl BaseModel {
     /// When the template is not valid.
     pub fn template(&self) -> Result<ChatTemplate, ModelsError> {
         let added = self.tokenizer.get_added_tokens_decoder();
-        let control = added
-            .into_values()
-            .filter(|token| token.special)
-            .map(|token| token.content);
-        ChatTemplate::new(
-            &self.chat_template,
-            self.bos_token.as_deref(),
-            &self.eos_token,
-            control,
-        )
-        .map_err(|source| ModelsError::Template {
-            name: self.name.clone(),
-            source,
-        })
+        let control = added.into_values().filter(|token| token.special).map(|token| token.content);
+        ChatTemplate::new(&self.chat_template, self.bos_token.as_deref(), &self.eos_token, control)
+            .map_err(|source| ModelsError::Template { name: self.name.clone(), source })
     }
 }
 
@@ -155,11 +138,7 @@ pub fn prepare(config: &ModelsConfig, progress: &dyn Progress) -> Result<BaseMod
             let _lock = FolderLock::take(&folder)?;
             fetch::ensure(
                 entry,
-                &Shelf {
-                    cache: &cache,
-                    folder: &folder,
-                    offline: config.offline,
-                },
+                &Shelf { cache: &cache, folder: &folder, offline: config.offline },
                 progress,
             )?;
             let path = entry.files.iter().find(|file| file.name.ends_with(".gguf"));
@@ -204,11 +183,7 @@ pub fn prepare_sentence(
             let _lock = FolderLock::take(&folder)?;
             fetch::ensure(
                 entry,
-                &Shelf {
-                    cache: &cache,
-                    folder: &folder,
-                    offline: config.offline,
-                },
+                &Shelf { cache: &cache, folder: &folder, offline: config.offline },
                 progress,
             )?;
             folder
@@ -224,10 +199,7 @@ pub fn prepare_sentence(
             return Err(ModelsError::unsupported(path, problem));
         }
     };
-    if let Some(missing) = SENTENCE_FILES
-        .into_iter()
-        .find(|name| !folder.join(name).is_file())
-    {
+    if let Some(missing) = SENTENCE_FILES.into_iter().find(|name| !folder.join(name).is_file()) {
         return Err(ModelsError::unsupported(folder, format!("it has no {missing}")));
     }
     Ok(Some(folder))
@@ -281,11 +253,7 @@ pub fn list(config: &ModelsConfig) -> Vec<Listed> {
 /// As [`prepare`].
 pub fn pull(config: &ModelsConfig, name: &str, progress: &dyn Progress) -> Result<(), ModelsError> {
     let mut config = config.clone();
-    if catalog()
-        .find(name)
-        .is_some_and(|entry| entry.kind == Kind::Sentence)
-        || name == config.sentence
-    {
+    if catalog().find(name).is_some_and(|entry| entry.kind == Kind::Sentence) || name == config.sentence {
         name.clone_into(&mut config.sentence);
         prepare_sentence(&config, progress).map(drop)
     } else {
@@ -361,9 +329,7 @@ fn assemble(files: OnDisk, described: Described, source: &Path) -> Result<BaseMo
         bos_token: described.bos_token,
         eos_token,
         eos_ids,
-        context_tokens: described
-            .context_tokens
-            .ok_or_else(|| missing("context length"))?,
+        context_tokens: described.context_tokens.ok_or_else(|| missing("context length"))?,
         licence: described.licence.unwrap_or_else(|| "unknown".to_owned()),
     };
     base.template()?;
@@ -380,9 +346,7 @@ fn hub_file(
     match hub.cached(&repo, &name) {
         Some(path) => Ok(path),
         None if config.offline => Err(offline(config, &repo)),
-        None => hub
-            .fetch(&repo, &name, progress)
-            .map_err(|problem| unfetched(&repo, problem)),
+        None => hub.fetch(&repo, &name, progress).map_err(|problem| unfetched(&repo, problem)),
     }
 }
 
@@ -396,28 +360,17 @@ fn hub_folder(
     match hub.cached_folder(&repo) {
         Some(folder) => Ok(folder),
         None if config.offline => Err(offline(config, &repo)),
-        None => hub
-            .fetch_folder(&repo, needed, progress)
-            .map_err(|problem| unfetched(&repo, problem)),
+        None => hub.fetch_folder(&repo, needed, progress).map_err(|problem| unfetched(&repo, problem)),
     }
 }
 
 fn offline(config: &ModelsConfig, name: &str) -> ModelsError {
-    ModelsError::Offline {
-        name: name.to_owned(),
-        cache: config.cache_dir(),
-    }
+    ModelsError::Offline { name: name.to_owned(), cache: config.cache_dir() }
 }
 
 fn unfetched(repo: &str, problem: String) -> ModelsError {
-    let attempts = vec![Attempt {
-        source: format!("model hub {repo}"),
-        problem,
-    }];
-    ModelsError::Fetch {
-        name: repo.to_owned(),
-        attempts,
-    }
+    let attempts = vec![Attempt { source: format!("model hub {repo}"), problem }];
+    ModelsError::Fetch { name: repo.to_owned(), attempts }
 }
 
 #[cfg(test)]

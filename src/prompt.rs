@@ -80,7 +80,8 @@ impl PromptBuilder {
             return Err(Error::invalid("messages", "the last message must be by the user"));
         };
         let history: Vec<Message> = history.iter().filter(|m| m.role != Author::System).cloned().collect();
-        let mut draft = budget::Draft { generator, system, history, passages: references(parts.passages), question };
+        let mut draft =
+            budget::Draft { generator, system, history, passages: references(parts.passages), question };
         let tokens = draft.shrink(budget)?;
         if tokens.len() > context {
             let (tokens, limit) = (tokens.len(), context);
@@ -145,7 +146,8 @@ fn question_text(passages: &[PassageRef], question: &str) -> String {
     if passages.is_empty() {
         return question.to_owned();
     }
-    let numbered = (1..).zip(passages).map(|(n, passage)| format!("[{n}] {}\n{}\n\n", passage.title, passage.text));
+    let numbered =
+        (1..).zip(passages).map(|(n, passage)| format!("[{n}] {}\n{}\n\n", passage.title, passage.text));
     let best_last = numbered.collect::<Vec<_>>().into_iter().rev().collect::<String>();
     format!("{best_last}Question: {question}")
 }

@@ -87,11 +87,10 @@ impl From<RetrievalError> for Error {
         match error {
             RetrievalError::Malformed { .. } => Self::invalid("text", error.to_string()),
             RetrievalError::Cursor => Self::invalid("after", error.to_string()),
-            RetrievalError::Full => Self::new(
-                ErrorCode::StorageFull,
-                "the server's disk is full; the index is unchanged",
-            )
-            .caused_by(error),
+            RetrievalError::Full => {
+                Self::new(ErrorCode::StorageFull, "the server's disk is full; the index is unchanged")
+                    .caused_by(error)
+            }
             other => Self::internal(other),
         }
     }

@@ -38,43 +38,18 @@ struct Asset {
 
 static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
     [
-        (
-            "/",
-            "text/html; charset=utf-8",
-            include_str!("web/assets/chat/page.html"),
-        ),
-        (
-            "/console",
-            "text/html; charset=utf-8",
-            include_str!("web/assets/console/page.html"),
-        ),
+        ("/", "text/html; charset=utf-8", include_str!("web/assets/chat/page.html")),
+        ("/console", "text/html; charset=utf-8", include_str!("web/assets/console/page.html")),
         ("/widget/v1.js", "text/javascript; charset=utf-8", WIDGET),
         ("/assets/console.js", "text/javascript; charset=utf-8", CONSOLE),
-        (
-            "/assets/page.css",
-            "text/css; charset=utf-8",
-            include_str!("web/assets/chat/page.css"),
-        ),
-        (
-            "/assets/console.css",
-            "text/css; charset=utf-8",
-            include_str!("web/assets/console/console.css"),
-        ),
-        (
-            "/assets/icon.svg",
-            "image/svg+xml",
-            include_str!("web/assets/icon.svg"),
-        ),
+        ("/assets/page.css", "text/css; charset=utf-8", include_str!("web/assets/chat/page.css")),
+        ("/assets/console.css", "text/css; charset=utf-8", include_str!("web/assets/console/console.css")),
+        ("/assets/icon.svg", "image/svg+xml", include_str!("web/assets/icon.svg")),
     ]
     .into_iter()
     .map(|(path, content_type, body)| {
         let etag = EntityTag::new_strong(hex::encode(&Sha256::digest(body)[..16]));
-        Asset {
-            path,
-            content_type,
-            body,
-            etag,
-        }
+        Asset { path, content_type, body, etag }
     })
     .collect()
 });
@@ -120,20 +95,12 @@ fn serve(asset: &Asset, request: &HttpRequest) -> HttpResponse {
         Ok(IfNoneMatch::Items(tags)) => tags.iter().any(|tag| tag.weak_eq(&asset.etag)),
         Err(_) => false,
     };
-    let mut response = if known {
-        HttpResponse::NotModified()
-    } else {
-        HttpResponse::Ok()
-    };
-    response
-        .insert_header((ETAG, asset.etag.clone()))
-        .insert_header((CACHE_CONTROL, CACHE_POLICY));
+    let mut response = if known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    response.insert_header((ETAG, asset.etag.clone())).insert_header((CACHE_CONTROL, CACHE_POLICY));
     if known {
         return response.finish();
     }
-    response
-        .insert_header(("content-type", asset.content_type))
-        .body(asset.body)
+    response.insert_header(("content-type", asset.content_type)).body(asset.body)
 }
 
 #[cfg(test)]
@@ -154,10 +121,7 @@ mod tests {
         };
         let first = test::call_service(&app, get(None)).await;
         assert_eq!(first.status(), StatusCode::OK);
-        assert_eq!(
-            first.headers().get("content-type").unwrap(),
-            "text/javascript; charset=utf-8"
-        );
+        assert_eq!(first.headers().get("content-type").unwrap(), "text/javascript; charset=utf-8");
         let tag = first.headers().get("etag").unwrap().to_str().unwrap().to_owned();
         let again = test::call_service(&app, get(Some(tag))).await;
         assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
@@ -181,14 +145,9 @@ mod tests {
     #[::core::prelude::v1::test]
     fn sources_parse_no_text_as_html_or_code() {
         for (name, source) in [("widget", WIDGET), ("console", CONSOLE)] {
-            for sink in [
-                "innerHTML",
-                "outerHTML",
-                "insertAdjacentHTML",
-                "document.write",
-                "eval(",
-                "new Function",
-            ] {
+            for sink in
+                ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function"]
+            {
                 assert!(!source.contains(sink), "{name} uses {sink}");
             }
         }

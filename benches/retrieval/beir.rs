@@ -39,11 +39,7 @@ pub(crate) fn figures(setting: &Setting, folder: &str) -> Outcome<()> {
     let fresh = library.stats()?.documents == 0;
     put(&library, &corpus.documents)?;
     let passages = library.stats()?.passages;
-    let prepared = if fresh {
-        format!("{:.1} s", start.elapsed().as_secs_f64())
-    } else {
-        "kept".into()
-    };
+    let prepared = if fresh { format!("{:.1} s", start.elapsed().as_secs_f64()) } else { "kept".into() };
     drop(library);
     let mut line = format!(
         "{folder}: {} queries, {passages} passages, indexing {prepared}; nDCG@10",
@@ -53,13 +49,8 @@ pub(crate) fn figures(setting: &Setting, folder: &str) -> Outcome<()> {
         if weight > 0.0 && setting.encoder.is_none() {
             continue;
         }
-        let library = setting.library(
-            &name,
-            &RetrievalConfig {
-                semantic_weight: weight,
-                ..config.clone()
-            },
-        )?;
+        let library =
+            setting.library(&name, &RetrievalConfig { semantic_weight: weight, ..config.clone() })?;
         line.push_str(&format!(" {kind} {:.4}", ndcg(&library, &corpus)?));
     }
     println!("{line}");
@@ -86,26 +77,14 @@ pub(crate) fn tune(setting: &Setting) -> Outcome<()> {
 pub(crate) fn grid(setting: &Setting, default: &RetrievalConfig) -> Vec<RetrievalConfig> {
     let mut grid = Vec::new();
     for (bm25_k1, bm25_b) in [(0.9, 0.4), (1.2, 0.75), (0.9, 0.6), (1.2, 0.4), (1.5, 0.5)] {
-        grid.push(RetrievalConfig {
-            bm25_k1,
-            bm25_b,
-            semantic_weight: 0.0,
-            ..default.clone()
-        });
+        grid.push(RetrievalConfig { bm25_k1, bm25_b, semantic_weight: 0.0, ..default.clone() });
     }
     for title_boost in [0.5, 1.5, 2.0, 3.0] {
-        grid.push(RetrievalConfig {
-            title_boost,
-            semantic_weight: 0.0,
-            ..default.clone()
-        });
+        grid.push(RetrievalConfig { title_boost, semantic_weight: 0.0, ..default.clone() });
     }
     if setting.encoder.is_some() {
         for semantic_weight in [0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0] {
-            grid.push(RetrievalConfig {
-                semantic_weight,
-                ..default.clone()
-            });
+            grid.push(RetrievalConfig { semantic_weight, ..default.clone() });
         }
     }
     grid
@@ -120,10 +99,7 @@ pub(crate) fn describe(config: &RetrievalConfig) -> String {
 
 /// The defaults, except that a row of these corpora already is a passage and is not split.
 fn config() -> RetrievalConfig {
-    RetrievalConfig {
-        passage_tokens: 2048,
-        ..RetrievalConfig::default()
-    }
+    RetrievalConfig { passage_tokens: 2048, ..RetrievalConfig::default() }
 }
 
 fn put(library: &Library, documents: &[Document]) -> Outcome<()> {
@@ -137,11 +113,7 @@ fn put(library: &Library, documents: &[Document]) -> Outcome<()> {
 fn ndcg(library: &Library, corpus: &Corpus) -> Outcome<f64> {
     let mut sum = 0.0;
     for (query, grades) in &corpus.queries {
-        let found = library.search(&SearchQuery {
-            text: query,
-            groups: None,
-            k: DEEP,
-        })?;
+        let found = library.search(&SearchQuery { text: query, groups: None, k: DEEP })?;
         let mut documents: Vec<DocumentId> = Vec::new();
         for passage in found.passages {
             if !documents.contains(&passage.document_id) {
@@ -149,11 +121,7 @@ fn ndcg(library: &Library, corpus: &Corpus) -> Outcome<f64> {
             }
         }
         let gain = |grades: &mut dyn Iterator<Item = f64>| -> f64 {
-            grades
-                .take(10)
-                .enumerate()
-                .map(|(rank, grade)| grade / (rank as f64 + 2.0).log2())
-                .sum()
+            grades.take(10).enumerate().map(|(rank, grade)| grade / (rank as f64 + 2.0).log2()).sum()
         };
         let mut ideal: Vec<f64> = grades.values().copied().collect();
         ideal.sort_by(|a, b| b.total_cmp(a));
@@ -201,11 +169,7 @@ fn read(dir: &Path) -> Outcome<Corpus> {
 
 fn lines(path: &Path) -> Outcome<Vec<Value>> {
     let text = read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(text
-        .lines()
-        .filter(|line| !line.is_empty())
-        .map(serde_json::from_str)
-        .collect::<Result<_, _>>()?)
+    Ok(text.lines().filter(|line| !line.is_empty()).map(serde_json::from_str).collect::<Result<_, _>>()?)
 }
 
 fn text<'a>(row: &'a Value, key: &str) -> &'a str {

@@ -19,13 +19,7 @@ pub(crate) fn fit(setting: &Setting) -> Outcome<()> {
         if semantic_weight > 0.0 && setting.encoder.is_none() {
             continue;
         }
-        let library = handbook(
-            setting,
-            &RetrievalConfig {
-                semantic_weight,
-                ..config.clone()
-            },
-        )?;
+        let library = handbook(setting, &RetrievalConfig { semantic_weight, ..config.clone() })?;
         let mut asked = ask(&library, &questions)?;
         let rows: Vec<(Vec<f64>, bool)> = asked
             .iter()
@@ -37,10 +31,7 @@ pub(crate) fn fit(setting: &Setting) -> Outcome<()> {
         for asked in &mut asked {
             asked.evidence = inputs(asked).map_or(0.0, |inputs| likelihood(&coefficients, &inputs) as f32);
         }
-        let train: Vec<&Asked> = asked
-            .iter()
-            .filter(|asked| asked.question.split == "train")
-            .collect();
+        let train: Vec<&Asked> = asked.iter().filter(|asked| asked.question.split == "train").collect();
         println!("  train: {}", summary(&train, 0.5));
     }
     Ok(())
@@ -51,11 +42,7 @@ fn inputs(asked: &Asked<'_>) -> Option<Vec<f64>> {
 }
 
 fn likelihood(coefficients: &[f64], inputs: &[f64]) -> f64 {
-    let logit: f64 = coefficients
-        .iter()
-        .zip(inputs)
-        .map(|(coefficient, input)| coefficient * input)
-        .sum();
+    let logit: f64 = coefficients.iter().zip(inputs).map(|(coefficient, input)| coefficient * input).sum();
     1.0 / (1.0 + (-logit).exp())
 }
 
@@ -72,11 +59,8 @@ fn descend(rows: &[(Vec<f64>, bool)]) -> Vec<f64> {
     for _ in 0..STEPS {
         let mut gradient = vec![0.0; width];
         for (inputs, answerable) in rows {
-            let weight = if *answerable {
-                ANSWERABLE_SHARE / positive
-            } else {
-                (1.0 - ANSWERABLE_SHARE) / negative
-            };
+            let weight =
+                if *answerable { ANSWERABLE_SHARE / positive } else { (1.0 - ANSWERABLE_SHARE) / negative };
             let error = likelihood(&coefficients, inputs) - f64::from(u8::from(*answerable));
             for (slope, input) in gradient.iter_mut().zip(inputs) {
                 *slope += weight * error * input;

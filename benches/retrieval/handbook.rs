@@ -14,10 +14,7 @@ pub(crate) fn figures(setting: &Setting) -> Outcome<()> {
         println!("handbook-18f: skipped, {} is not there", source.display());
         return Ok(());
     }
-    let docs = DocsConfig {
-        paths: vec![source],
-        ..DocsConfig::default()
-    };
+    let docs = DocsConfig { paths: vec![source], ..DocsConfig::default() };
     for encoder in [None, setting.encoder.clone()] {
         let name = if encoder.is_some() { "hybrid" } else { "BM25" };
         if encoder.is_none() && name == "hybrid" {
@@ -59,11 +56,7 @@ fn latency(library: &Library, setting: &Setting, name: &str) -> Outcome<()> {
         let row: serde_json::Value = serde_json::from_str(row)?;
         let text = row["text"].as_str().unwrap_or_default();
         let start = Instant::now();
-        library.search(&SearchQuery {
-            text,
-            groups: None,
-            k: 4,
-        })?;
+        library.search(&SearchQuery { text, groups: None, k: 4 })?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
     times.sort_by(f64::total_cmp);

@@ -36,37 +36,21 @@ impl Setting {
             std::env::var_os("ATTUNE_EVAL_DATA").map_or_else(|| "../shared/data".into(), PathBuf::from);
         let models = ModelsConfig::default();
         let folder = prepare_sentence(&models, for_this_process().as_ref())?;
-        let encoder = folder
-            .map(|folder| SentenceEncoder::load(&folder).map(Arc::new))
-            .transpose()?;
-        Ok(Self {
-            data,
-            kept: PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("retrieval"),
-            encoder,
-        })
+        let encoder = folder.map(|folder| SentenceEncoder::load(&folder).map(Arc::new)).transpose()?;
+        Ok(Self { data, kept: PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("retrieval"), encoder })
     }
 
     /// Opens the kept index of this name; with the encoder, so that its passages have vectors.
     fn library(&self, name: &str, config: &RetrievalConfig) -> Outcome<Library> {
-        let kind = if self.encoder.is_some() {
-            "hybrid"
-        } else {
-            "lexical"
-        };
-        Ok(Library::open(
-            &self.kept.join(format!("{name}-{kind}")),
-            config,
-            self.encoder.clone(),
-        )?)
+        let kind = if self.encoder.is_some() { "hybrid" } else { "lexical" };
+        Ok(Library::open(&self.kept.join(format!("{name}-{kind}")), config, self.encoder.clone())?)
     }
 }
 
 fn main() -> Outcome<()> {
     // `cargo bench` adds `--bench`.
-    let wanted: Vec<String> = std::env::args()
-        .skip(1)
-        .filter(|argument| !argument.starts_with("--"))
-        .collect();
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|argument| argument == name);
     let setting = Setting::new()?;
     if wanted.iter().any(|argument| argument == "tune") {

@@ -41,24 +41,12 @@ pub(crate) fn figures(setting: &Setting) -> Outcome<()> {
         if semantic_weight > 0.0 && setting.encoder.is_none() {
             continue;
         }
-        let library = handbook(
-            setting,
-            &RetrievalConfig {
-                semantic_weight,
-                ..config.clone()
-            },
-        )?;
+        let library = handbook(setting, &RetrievalConfig { semantic_weight, ..config.clone() })?;
         let asked = ask(&library, &questions)?;
         for split in ["train", "held-out"] {
-            let asked: Vec<&Asked> = asked
-                .iter()
-                .filter(|asked| asked.question.split == split)
-                .collect();
+            let asked: Vec<&Asked> = asked.iter().filter(|asked| asked.question.split == split).collect();
             let name = if semantic_weight > 0.0 { "hybrid" } else { "BM25" };
-            println!(
-                "questions {split} {name}: {}",
-                summary(&asked, config.answerable_threshold)
-            );
+            println!("questions {split} {name}: {}", summary(&asked, config.answerable_threshold));
         }
         if std::env::var_os("ATTUNE_BENCH_MISSES").is_some() {
             misses(&asked, config.answerable_threshold);
@@ -69,18 +57,11 @@ pub(crate) fn figures(setting: &Setting) -> Outcome<()> {
 
 /// The train split over the same grid as scifact.
 pub(crate) fn tune(setting: &Setting) -> Outcome<()> {
-    let questions: Vec<Question> = read()?
-        .into_iter()
-        .filter(|question| question.split == "train")
-        .collect();
+    let questions: Vec<Question> = read()?.into_iter().filter(|question| question.split == "train").collect();
     for config in grid(setting, &RetrievalConfig::default()) {
         let library = handbook(setting, &config)?;
         let asked = ask(&library, &questions)?;
-        println!(
-            "questions {}: {}",
-            describe(&config),
-            summary(&asked.iter().collect::<Vec<_>>(), 0.5)
-        );
+        println!("questions {}: {}", describe(&config), summary(&asked.iter().collect::<Vec<_>>(), 0.5));
     }
     Ok(())
 }
@@ -88,10 +69,7 @@ pub(crate) fn tune(setting: &Setting) -> Outcome<()> {
 /// The sample handbook's index.
 pub(crate) fn handbook(setting: &Setting, config: &RetrievalConfig) -> Outcome<Library> {
     let library = setting.library("sample", config)?;
-    let docs = DocsConfig {
-        paths: vec!["handbook".into()],
-        ..DocsConfig::default()
-    };
+    let docs = DocsConfig { paths: vec!["handbook".into()], ..DocsConfig::default() };
     library.sync_folders(&docs, &mut |_| {})?;
     Ok(library)
 }
@@ -105,12 +83,7 @@ pub(crate) fn read() -> Outcome<Vec<Question>> {
 pub(crate) fn ask<'a>(library: &Library, questions: &'a [Question]) -> Outcome<Vec<Asked<'a>>> {
     let mut asked = Vec::new();
     for question in questions {
-        asked.push(ask_as(
-            library,
-            question,
-            &question.groups,
-            question.kind != "unanswerable",
-        )?);
+        asked.push(ask_as(library, question, &question.groups, question.kind != "unanswerable")?);
         if question.kind == "restricted" {
             asked.push(ask_as(library, question, &Groups::new(), false)?);
         }
@@ -127,27 +100,12 @@ fn ask_as<'a>(
     let mut messages = question.history.clone();
     messages.push(Message::user(&question.question));
     let text = contextual_query(&messages);
-    let (found, features) = library.search_with_features(&SearchQuery {
-        text: &text,
-        groups: Some(groups),
-        k: 10,
-    })?;
-    let page = question
-        .page
-        .as_ref()
-        .map(|page| DocumentId::from_path("handbook", page));
-    let place = found
-        .passages
-        .iter()
-        .position(|passage| Some(&passage.document_id) == page.as_ref())
-        .map(|i| i + 1);
-    Ok(Asked {
-        question,
-        answerable,
-        place,
-        evidence: found.evidence,
-        features,
-    })
+    let (found, features) =
+        library.search_with_features(&SearchQuery { text: &text, groups: Some(groups), k: 10 })?;
+    let page = question.page.as_ref().map(|page| DocumentId::from_path("handbook", page));
+    let place =
+        found.passages.iter().position(|passage| Some(&passage.document_id) == page.as_ref()).map(|i| i + 1);
+    Ok(Asked { question, answerable, place, evidence: found.evidence, features })
 }
 
 /// Shares of right pages and of refusals.
@@ -155,11 +113,7 @@ pub(crate) fn summary(asked: &[&Asked<'_>], threshold: f32) -> String {
     let share = |of: &dyn Fn(&Asked<'_>) -> bool, what: &dyn Fn(&Asked<'_>) -> bool| {
         let all: Vec<_> = asked.iter().filter(|asked| of(asked)).collect();
         let hits = all.iter().filter(|asked| what(asked)).count();
-        format!(
-            "{:.3} ({hits}/{})",
-            hits as f64 / all.len().max(1) as f64,
-            all.len()
-        )
+        format!("{:.3} ({hits}/{})", hits as f64 / all.len().max(1) as f64, all.len())
     };
     let answerable = |asked: &Asked<'_>| asked.answerable;
     let refused = |asked: &Asked<'_>| asked.evidence < threshold;
@@ -173,10 +127,7 @@ pub(crate) fn summary(asked: &[&Asked<'_>], threshold: f32) -> String {
             .place
             .is_some_and(|place| place <= 4)),
         share(&|asked| asked.question.kind == "unanswerable", &refused),
-        share(
-            &|asked| asked.question.kind == "restricted" && !asked.answerable,
-            &refused
-        ),
+        share(&|asked| asked.question.kind == "restricted" && !asked.answerable, &refused),
         share(&answerable, &refused),
     )
 }
@@ -185,9 +136,7 @@ fn misses(asked: &[Asked<'_>], threshold: f32) {
     for asked in asked.iter().filter(|asked| asked.question.split == "train") {
         let missed = asked.answerable && asked.place.is_none_or(|place| place > 4);
         if missed || (asked.evidence < threshold) == asked.answerable {
-            let Question {
-                id, question, page, ..
-            } = asked.question;
+            let Question { id, question, page, .. } = asked.question;
             println!(
                 "  {id} {question:?} {page:?}: place {:?}, evidence {:.2}, {:?}",
                 asked.place, asked.evidence, asked.features

@@ -27,26 +27,15 @@ pub(super) struct Verifier {
 
 impl std::fmt::Debug for Verifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Verifier")
-            .field("keys", &self.keys.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Verifier").field("keys", &self.keys.len()).finish_non_exhaustive()
     }
 }
 
 impl Verifier {
     pub(super) fn open(config: &JwtConfig) -> Result<Self, AccessError> {
         let secret = config.hs256_secret_file.as_deref().map(read_secret).transpose()?;
-        let keys = config
-            .jwks_file
-            .as_deref()
-            .map(read_keys)
-            .transpose()?
-            .unwrap_or_default();
-        Ok(Self {
-            config: config.clone(),
-            secret,
-            keys,
-        })
+        let keys = config.jwks_file.as_deref().map(read_keys).transpose()?.unwrap_or_default();
+        Ok(Self { config: config.clone(), secret, keys })
     }
 
     pub(super) fn verify(&self, token: &str) -> Result<Identity, Error> {
@@ -75,10 +64,7 @@ impl Verifier {
     /// The key with this id; a token without an id is taken when there is one key only.
     fn key(&self, id: Option<&str>) -> Option<&DecodingKey> {
         match (id, self.keys.as_slice()) {
-            (Some(id), keys) => keys
-                .iter()
-                .find(|(kid, _)| kid.as_deref() == Some(id))
-                .map(|(_, key)| key),
+            (Some(id), keys) => keys.iter().find(|(kid, _)| kid.as_deref() == Some(id)).map(|(_, key)| key),
             (None, [(_, key)]) => Some(key),
             (None, _) => None,
         }
@@ -105,22 +91,13 @@ impl Verifier {
     }
 
     fn identity(&self, claims: &Map<String, Value>) -> Result<Identity, Error> {
-        let JwtConfig {
-            user_claim,
-            groups_claim,
-            operator_groups,
-            curator_groups,
-            ..
-        } = &self.config;
+        let JwtConfig { user_claim, groups_claim, operator_groups, curator_groups, .. } = &self.config;
         let user = claims.get(user_claim).and_then(Value::as_str);
         let user =
             user.ok_or_else(|| invalid_credentials(format!("this token has no text claim {user_claim}")))?;
         let groups = match claims.get(groups_claim) {
             None | Some(Value::Null) => Some(Groups::new()),
-            Some(Value::Array(names)) => names
-                .iter()
-                .map(|name| name.as_str().map(str::to_owned))
-                .collect(),
+            Some(Value::Array(names)) => names.iter().map(|name| name.as_str().map(str::to_owned)).collect(),
             Some(_) => None,
         };
         let groups = groups.ok_or_else(|| {
@@ -128,12 +105,7 @@ impl Verifier {
         })?;
         check_names(user, &groups).map_err(|error| invalid_credentials(error.message))?;
         let role = role_of(&groups, operator_groups, curator_groups);
-        Ok(Identity {
-            user: user.to_owned(),
-            groups,
-            role,
-            sees_everything: false,
-        })
+        Ok(Identity { user: user.to_owned(), groups, role, sees_everything: false })
     }
 }
 
@@ -143,26 +115,16 @@ fn read_secret(path: &Path) -> Result<DecodingKey, AccessError> {
     let secret = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
     let secret = secret.strip_suffix(b"\r").unwrap_or(secret);
     if secret.len() < MIN_SECRET_BYTES {
-        let problem = format!(
-            "the secret has {} bytes; HS256 needs at least {MIN_SECRET_BYTES}",
-            secret.len()
-        );
-        return Err(AccessError::Key {
-            key: KEY,
-            path: path.to_owned(),
-            problem,
-        });
+        let problem =
+            format!("the secret has {} bytes; HS256 needs at least {MIN_SECRET_BYTES}", secret.len());
+        return Err(AccessError::Key { key: KEY, path: path.to_owned(), problem });
     }
     Ok(DecodingKey::from_secret(secret))
 }
 
 fn read_keys(path: &Path) -> Result<Vec<(Option<String>, DecodingKey)>, AccessError> {
     const KEY: &str = "access.jwt.jwks_file";
-    let unusable = |problem: String| AccessError::Key {
-        key: KEY,
-        path: path.to_owned(),
-        problem,
-    };
+    let unusable = |problem: String| AccessError::Key { key: KEY, path: path.to_owned(), problem };
     let set: JwkSet =
         serde_json::from_slice(&read(KEY, path)?).map_err(|error| unusable(error.to_string()))?;
     let is_rsa = |jwk: &&Jwk| matches!(jwk.algorithm, AlgorithmParameters::RSA(_));
@@ -171,19 +133,11 @@ fn read_keys(path: &Path) -> Result<Vec<(Option<String>, DecodingKey)>, AccessEr
         Ok((jwk.common.key_id.clone(), key))
     });
     let keys: Vec<_> = keys.collect::<Result<_, AccessError>>()?;
-    if keys.is_empty() {
-        Err(unusable("no RSA key in it".into()))
-    } else {
-        Ok(keys)
-    }
+    if keys.is_empty() { Err(unusable("no RSA key in it".into())) } else { Ok(keys) }
 }
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, AccessError> {
-    std::fs::read(path).map_err(|source| AccessError::KeyFile {
-        key,
-        path: path.to_owned(),
-        source,
-    })
+    std::fs::read(path).map_err(|source| AccessError::KeyFile { key, path: path.to_owned(), source })
 }
 
 #[cfg(test)]
@@ -220,13 +174,8 @@ mod tests {
 
     #[test]
     fn a_good_token_names_person_groups_and_role() {
-        let ada = verifier()
-            .verify(&signed(Algorithm::HS256, &claims(), SECRET))
-            .unwrap();
-        assert_eq!(
-            (ada.user.as_str(), ada.role, ada.sees_everything),
-            ("ada", Role::Operator, false)
-        );
+        let ada = verifier().verify(&signed(Algorithm::HS256, &claims(), SECRET)).unwrap();
+        assert_eq!((ada.user.as_str(), ada.role, ada.sees_everything), ("ada", Role::Operator, false));
         assert_eq!(ada.groups, ["admins", "hr"].map(String::from).into());
     }
 
@@ -242,22 +191,12 @@ mod tests {
         ] {
             let mut bad = claims();
             bad[claim] = wrong;
-            assert!(
-                verifier()
-                    .verify(&signed(Algorithm::HS256, &bad, SECRET))
-                    .is_err(),
-                "{claim}"
-            );
+            assert!(verifier().verify(&signed(Algorithm::HS256, &bad, SECRET)).is_err(), "{claim}");
         }
         for claim in ["exp", "iss", "aud", "sub"] {
             let mut bad = claims();
             bad.as_object_mut().unwrap().remove(claim);
-            assert!(
-                verifier()
-                    .verify(&signed(Algorithm::HS256, &bad, SECRET))
-                    .is_err(),
-                "{claim}"
-            );
+            assert!(verifier().verify(&signed(Algorithm::HS256, &bad, SECRET)).is_err(), "{claim}");
         }
     }
 
@@ -278,16 +217,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("key");
         std::fs::write(&file, "short").unwrap();
-        let error = Verifier::open(&JwtConfig {
-            hs256_secret_file: Some(file.clone()),
-            ..JwtConfig::default()
-        });
+        let error =
+            Verifier::open(&JwtConfig { hs256_secret_file: Some(file.clone()), ..JwtConfig::default() });
         assert!(error.unwrap_err().to_string().contains("at least 32"));
         std::fs::write(&file, r#"{"keys":[]}"#).unwrap();
-        let error = Verifier::open(&JwtConfig {
-            jwks_file: Some(file),
-            ..JwtConfig::default()
-        });
+        let error = Verifier::open(&JwtConfig { jwks_file: Some(file), ..JwtConfig::default() });
         assert!(error.unwrap_err().to_string().contains("no RSA key"));
     }
 }

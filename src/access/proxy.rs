@@ -10,12 +10,7 @@ use super::{Credentials, check_names, invalid_credentials, role_of};
 
 /// Whether the connection comes from the proxy.
 pub(super) fn is_trusted(config: &ProxyConfig, peer: Option<IpAddr>) -> bool {
-    peer.is_some_and(|peer| {
-        config
-            .trusted
-            .iter()
-            .any(|net| net.contains(&peer.to_canonical()))
-    })
+    peer.is_some_and(|peer| config.trusted.iter().any(|net| net.contains(&peer.to_canonical())))
 }
 
 /// The person the proxy's headers name; believed only when the connection comes from the proxy.
@@ -39,12 +34,7 @@ pub(super) fn identify(config: &ProxyConfig, credentials: &Credentials<'_>) -> R
         .collect();
     check_names(user, &groups).map_err(|error| invalid_credentials(error.message))?;
     let role = role_of(&groups, &config.operator_groups, &config.curator_groups);
-    Ok(Identity {
-        user: user.to_owned(),
-        groups,
-        role,
-        sees_everything: false,
-    })
+    Ok(Identity { user: user.to_owned(), groups, role, sees_everything: false })
 }
 
 #[cfg(test)]
@@ -81,11 +71,8 @@ mod tests {
 
     #[test]
     fn headers_from_anywhere_else_are_not_believed() {
-        for credentials in [
-            from("10.0.1.7", Some("ada")),
-            from("10.0.0.7", None),
-            from("10.0.0.7", Some("")),
-        ] {
+        for credentials in [from("10.0.1.7", Some("ada")), from("10.0.0.7", None), from("10.0.0.7", Some(""))]
+        {
             let error = identify(&config(), &credentials).unwrap_err();
             assert_eq!(error.code, ErrorCode::InvalidCredentials);
         }

@@ -76,10 +76,7 @@ fn is_loopback(host: &str) -> bool {
     let name = host
         .strip_prefix('[')
         .and_then(|rest| rest.split_once(']'))
-        .map_or_else(
-            || host.rsplit_once(':').map_or(host, |(name, _)| name),
-            |(address, _)| address,
-        );
+        .map_or_else(|| host.rsplit_once(':').map_or(host, |(name, _)| name), |(address, _)| address);
     let name = name.to_ascii_lowercase();
     name == "localhost"
         || name.ends_with(".localhost")
@@ -91,19 +88,11 @@ mod tests {
     use super::*;
 
     fn request<'a>(host: &'a str, origin: Option<&'a str>) -> Credentials<'a> {
-        Credentials {
-            host: Some(host),
-            origin,
-            changes_state: true,
-            ..Credentials::default()
-        }
+        Credentials { host: Some(host), origin, changes_state: true, ..Credentials::default() }
     }
 
     fn config(mode: AccessMode) -> AccessConfig {
-        let mut config = AccessConfig {
-            mode,
-            ..AccessConfig::default()
-        };
+        let mut config = AccessConfig { mode, ..AccessConfig::default() };
         config.widget.origins = vec!["https://intranet.example".into()];
         config
     }
@@ -113,20 +102,11 @@ mod tests {
         let config = config(AccessMode::Tokens);
         let site = |origin| of(&request("chat.example:8080", origin), &config).map_err(|e| e.code);
         assert_eq!(site(None), Ok(Site::Own(Some("chat.example:8080"))));
-        assert_eq!(
-            site(Some("https://chat.example:8080")),
-            Ok(Site::Own(Some("chat.example:8080")))
-        );
-        assert_eq!(
-            site(Some("https://intranet.example")),
-            Ok(Site::Foreign("https://intranet.example"))
-        );
-        for foreign in [
-            "https://evil.example",
-            "null",
-            "https://chat.example",
-            "https://intranet.example.evil.example",
-        ] {
+        assert_eq!(site(Some("https://chat.example:8080")), Ok(Site::Own(Some("chat.example:8080"))));
+        assert_eq!(site(Some("https://intranet.example")), Ok(Site::Foreign("https://intranet.example")));
+        for foreign in
+            ["https://evil.example", "null", "https://chat.example", "https://intranet.example.evil.example"]
+        {
             assert_eq!(site(Some(foreign)), Err(ErrorCode::Forbidden), "{foreign}");
         }
     }
@@ -134,23 +114,12 @@ mod tests {
     #[test]
     fn open_mode_answers_to_loopback_names_only() {
         let config = config(AccessMode::Open);
-        for host in [
-            "localhost:8080",
-            "127.0.0.1",
-            "127.8.9.1:80",
-            "[::1]:8080",
-            "attune.localhost",
-            "LOCALHOST",
-        ] {
+        for host in
+            ["localhost:8080", "127.0.0.1", "127.8.9.1:80", "[::1]:8080", "attune.localhost", "LOCALHOST"]
+        {
             assert!(of(&request(host, None), &config).is_ok(), "{host}");
         }
-        for host in [
-            "rebound.example:8080",
-            "10.0.0.1",
-            "localhost.example",
-            "[2001:db8::1]:80",
-            "",
-        ] {
+        for host in ["rebound.example:8080", "10.0.0.1", "localhost.example", "[2001:db8::1]:80", ""] {
             assert!(of(&request(host, None), &config).is_err(), "{host}");
         }
     }

@@ -74,12 +74,7 @@ pub(super) async fn verify(ledger: &dyn Ledger, secret: &str) -> Result<Identity
     if row.expires.is_some_and(|expires| expires <= now()) {
         return Err(invalid_credentials("this token has expired"));
     }
-    Ok(Identity {
-        user: row.user,
-        groups: row.groups,
-        role: row.role,
-        sees_everything: false,
-    })
+    Ok(Identity { user: row.user, groups: row.groups, role: row.role, sees_everything: false })
 }
 
 fn sha256(secret: &str) -> String {

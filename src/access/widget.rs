@@ -82,17 +82,12 @@ impl Signer {
         // Strings, a set of strings and a number always become JSON.
         let payload = URL_SAFE_NO_PAD.encode(serde_json::to_vec(&claims).unwrap_or_default());
         let signature = URL_SAFE_NO_PAD.encode(self.sign(&payload).finalize().into_bytes());
-        WidgetToken {
-            token: format!("{PREFIX}{payload}.{signature}"),
-            expires,
-            expires_in: seconds,
-        }
+        WidgetToken { token: format!("{PREFIX}{payload}.{signature}"), expires, expires_in: seconds }
     }
 
     pub(super) fn verify(&self, token: &str, site: &Site<'_>) -> Result<Caller, Error> {
-        let claims = self
-            .claims(token)
-            .ok_or_else(|| invalid_credentials("this widget token is not genuine"))?;
+        let claims =
+            self.claims(token).ok_or_else(|| invalid_credentials("this widget token is not genuine"))?;
         if claims.expires <= now() {
             return Err(invalid_credentials("this widget token has expired"));
         }
@@ -100,16 +95,8 @@ impl Signer {
             return Err(invalid_credentials("this widget token is for another site"));
         }
         let WidgetGrant { user, groups, .. } = claims.grant;
-        let identity = Identity {
-            user,
-            groups,
-            role: Role::Employee,
-            sees_everything: false,
-        };
-        Ok(Caller {
-            identity,
-            scope: Scope::Widget,
-        })
+        let identity = Identity { user, groups, role: Role::Employee, sees_everything: false };
+        Ok(Caller { identity, scope: Scope::Widget })
     }
 
     /// The claims, if the signature is right (compared in constant time).
@@ -144,22 +131,11 @@ mod tests {
         let signer = Signer::with_secret(b"secret");
         let token = signer.mint(grant(), 60).token;
         let caller = signer.verify(&token, &SITE).unwrap();
-        assert_eq!(
-            (caller.identity.user.as_str(), caller.identity.role),
-            ("ada", Role::Employee)
-        );
+        assert_eq!((caller.identity.user.as_str(), caller.identity.role), ("ada", Role::Employee));
         assert_eq!(caller.scope, Scope::Widget);
-        assert!(
-            signer
-                .verify(&token, &Site::Foreign("https://other.example"))
-                .is_err()
-        );
+        assert!(signer.verify(&token, &Site::Foreign("https://other.example")).is_err());
         assert!(signer.verify(&token, &Site::Own(None)).is_err());
-        assert!(
-            signer
-                .verify(&token, &Site::Own(Some("intranet.example")))
-                .is_ok()
-        );
+        assert!(signer.verify(&token, &Site::Own(Some("intranet.example"))).is_ok());
     }
 
     #[test]
@@ -169,12 +145,7 @@ mod tests {
         for at in [PREFIX.len() + 3, token.len() - 3] {
             let mut changed = token.clone().into_bytes();
             changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
-            assert!(
-                signer
-                    .verify(&String::from_utf8(changed).unwrap(), &SITE)
-                    .is_err(),
-                "byte {at}"
-            );
+            assert!(signer.verify(&String::from_utf8(changed).unwrap(), &SITE).is_err(), "byte {at}");
         }
         assert!(Signer::with_secret(b"other").verify(&token, &SITE).is_err());
         assert!(signer.verify(&signer.mint(grant(), 0).token, &SITE).is_err());

@@ -49,33 +49,14 @@ pub(super) async fn list(
     context: web::Data<Context>,
     Query(query): Query<AnswersQuery>,
 ) -> Result<web::Json<List<AnswerView>>, Error> {
-    let AnswersQuery {
-        user,
-        rating,
-        refused,
-        q,
-        before,
-        limit,
-    } = query;
-    let filter = AnswerFilter {
-        user: whose(&employee.0, user)?,
-        rating,
-        refused,
-        text: q,
-    };
+    let AnswersQuery { user, rating, refused, q, before, limit } = query;
+    let filter = AnswerFilter { user: whose(&employee.0, user)?, rating, refused, text: q };
     let page = context.ledger.answers(&filter, &paging(before, limit)?).await?;
     let mut data = Vec::with_capacity(page.data.len());
-    for answer in page
-        .data
-        .into_iter()
-        .filter(|answer| may_see(&employee.0, answer))
-    {
+    for answer in page.data.into_iter().filter(|answer| may_see(&employee.0, answer)) {
         data.push(with_feedback(&context, &employee.0, answer).await?);
     }
-    Ok(web::Json(List {
-        data,
-        next: page.next,
-    }))
+    Ok(web::Json(List { data, next: page.next }))
 }
 
 /// One answer with its provenance and what was said about it.
@@ -87,9 +68,8 @@ pub(super) async fn get(
     id: web::Path<String>,
 ) -> Result<web::Json<AnswerView>, Error> {
     let answer = context.ledger.answer(&AnswerId::from_wire(id.as_str())).await?;
-    let answer = answer
-        .filter(|answer| may_see(&employee.0, answer))
-        .ok_or_else(|| Error::not_found("the answer"))?;
+    let answer =
+        answer.filter(|answer| may_see(&employee.0, answer)).ok_or_else(|| Error::not_found("the answer"))?;
     Ok(web::Json(with_feedback(&context, &employee.0, answer).await?))
 }
 
@@ -103,10 +83,9 @@ fn whose(who: &Identity, wanted: Option<String>) -> Result<Option<String>, Error
         return Ok(wanted);
     }
     match wanted {
-        Some(user) if user != who.user => Err(Error::new(
-            ErrorCode::Forbidden,
-            "other people's answers need the role curator",
-        )),
+        Some(user) if user != who.user => {
+            Err(Error::new(ErrorCode::Forbidden, "other people's answers need the role curator"))
+        }
         _ => Ok(Some(who.user.clone())),
     }
 }

@@ -68,11 +68,7 @@ struct Choice {
 impl Choice {
     async fn begin(index: u8, mut events: AnswerStream) -> Result<Self, Error> {
         match events.next().await {
-            Some(Ok(AnswerEvent::Started(started))) => Ok(Self {
-                index,
-                started,
-                events,
-            }),
+            Some(Ok(AnswerEvent::Started(started))) => Ok(Self { index, started, events }),
             Some(Err(error)) => Err(error),
             _ => Err(broke_off()),
         }
@@ -85,11 +81,7 @@ impl Choice {
                 AnswerEvent::Started(_) => {}
                 AnswerEvent::Delta { tokens, .. } => all_tokens.extend(tokens),
                 AnswerEvent::Finished(record) => {
-                    return Ok(Finished {
-                        index: self.index,
-                        tokens: all_tokens,
-                        record: *record,
-                    });
+                    return Ok(Finished { index: self.index, tokens: all_tokens, record: *record });
                 }
             }
         }
@@ -105,13 +97,8 @@ struct Finished {
 }
 
 async fn collect(choices: Vec<Choice>) -> Result<ChatCompletion, Error> {
-    let started = choices
-        .first()
-        .map(|choice| choice.started.clone())
-        .ok_or_else(broke_off)?;
-    let finished = try_join_all(choices.into_iter().map(Choice::finish))
-        .map_err(Error::from)
-        .await?;
+    let started = choices.first().map(|choice| choice.started.clone()).ok_or_else(broke_off)?;
+    let finished = try_join_all(choices.into_iter().map(Choice::finish)).map_err(Error::from).await?;
     Ok(ChatCompletion::new(&started, &finished))
 }
 

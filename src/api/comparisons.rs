@@ -124,11 +124,7 @@ pub(super) async fn create(
     let chat = context.chat.clone();
     let starting = begin(chat, asker.0, question).boxed();
     if streams {
-        return stream(
-            starting,
-            Duration::from_secs(context.config.server.keep_alive_seconds),
-        )
-        .await;
+        return stream(starting, Duration::from_secs(context.config.server.keep_alive_seconds)).await;
     }
     Ok(HttpResponse::Ok().json(collect(starting.await?).await?))
 }
@@ -142,22 +138,12 @@ pub(super) async fn list(
     Query(query): Query<ComparisonsQuery>,
 ) -> Result<web::Json<List<ComparisonView>>, Error> {
     let unvoted_by = query.unvoted.unwrap_or(false).then_some(curator.0.user.as_str());
-    let page = context
-        .ledger
-        .comparisons(unvoted_by, &paging(query.before, query.limit)?)
-        .await?;
+    let page = context.ledger.comparisons(unvoted_by, &paging(query.before, query.limit)?).await?;
     let mut data = Vec::with_capacity(page.data.len());
-    for comparison in page
-        .data
-        .into_iter()
-        .filter(|comparison| may_see(&curator.0, comparison))
-    {
+    for comparison in page.data.into_iter().filter(|comparison| may_see(&curator.0, comparison)) {
         data.push(view(&context, &curator.0, comparison).await?);
     }
-    Ok(web::Json(List {
-        data,
-        next: page.next,
-    }))
+    Ok(web::Json(List { data, next: page.next }))
 }
 
 /// One comparison.
@@ -168,13 +154,9 @@ pub(super) async fn get(
     context: web::Data<Context>,
     id: web::Path<String>,
 ) -> Result<web::Json<ComparisonView>, Error> {
-    let found = context
-        .ledger
-        .comparison(&ComparisonId::from_wire(id.as_str()))
-        .await?;
-    let found = found
-        .filter(|found| may_see(&asker.0, found))
-        .ok_or_else(|| Error::not_found("the comparison"))?;
+    let found = context.ledger.comparison(&ComparisonId::from_wire(id.as_str())).await?;
+    let found =
+        found.filter(|found| may_see(&asker.0, found)).ok_or_else(|| Error::not_found("the comparison"))?;
     Ok(web::Json(view(&context, &asker.0, found).await?))
 }
 
@@ -190,22 +172,15 @@ pub(super) async fn vote(
     let id = ComparisonId::from_wire(id.as_str());
     let input = input.checked(&context.config.feedback)?;
     let vote = feedback::vote(context.ledger.as_ref(), &asker.0, &id, input).await?;
-    context
-        .metrics
-        .comparisons
-        .with_label_values(&[label(vote.choice)])
-        .inc();
+    context.metrics.comparisons.with_label_values(&[label(vote.choice)]).inc();
     Ok(web::Json(vote))
 }
 
 impl ComparisonRequest {
     fn into_question(self, context: &Context) -> Result<Question, Error> {
         let extension = self.attune.unwrap_or_default();
-        let generation = resolve_generation(
-            self.model.as_deref(),
-            extension.generation,
-            &context.chat.generations(),
-        )?;
+        let generation =
+            resolve_generation(self.model.as_deref(), extension.generation, &context.chat.generations())?;
         Ok(Question {
             messages: conversation(self.messages)?,
             retrieve: extension.retrieve,
@@ -308,39 +283,19 @@ async fn view(context: &Context, who: &Identity, comparison: Comparison) -> Resu
     let (left, right) = (answer(&comparison.left).await?, answer(&comparison.right).await?);
     let votes = context.ledger.votes(&comparison.id).await?;
     let vote = votes.into_iter().find(|vote| vote.user == who.user);
-    Ok(ComparisonView {
-        vote,
-        ..ComparisonView::from((comparison, left, right))
-    })
+    Ok(ComparisonView { vote, ..ComparisonView::from((comparison, left, right)) })
 }
 
 impl From<(Comparison, AnswerRecord, AnswerRecord)> for ComparisonView {
     fn from((comparison, left, right): (Comparison, AnswerRecord, AnswerRecord)) -> Self {
-        let Comparison {
-            id,
-            created,
-            messages,
-            ..
-        } = comparison;
-        Self {
-            id,
-            created,
-            messages,
-            left: left.into(),
-            right: right.into(),
-            vote: None,
-        }
+        let Comparison { id, created, messages, .. } = comparison;
+        Self { id, created, messages, left: left.into(), right: right.into(), vote: None }
     }
 }
 
 impl From<AnswerRecord> for SideView {
     fn from(answer: AnswerRecord) -> Self {
         let sources = sources(&answer);
-        Self {
-            id: answer.id,
-            content: answer.answer,
-            citations: answer.citations,
-            sources,
-        }
+        Self { id: answer.id, content: answer.answer, citations: answer.citations, sources }
     }
 }

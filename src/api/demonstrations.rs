@@ -71,12 +71,8 @@ pub(super) async fn list(
 ) -> Result<web::Json<List<Demonstration>>, Error> {
     let paging = paging(query.before, query.limit)?;
     let mut page = context.ledger.demonstrations(query.status, &paging).await?;
-    page.data
-        .retain(|demonstration| may_see(&curator.0, demonstration));
-    Ok(web::Json(List {
-        data: page.data,
-        next: page.next,
-    }))
+    page.data.retain(|demonstration| may_see(&curator.0, demonstration));
+    Ok(web::Json(List { data: page.data, next: page.next }))
 }
 
 /// One demonstration.
@@ -115,14 +111,8 @@ pub(super) async fn delete(
     id: web::Path<String>,
 ) -> Result<web::Json<Deleted>, Error> {
     let demonstration = find(&context, &curator.0, &id).await?;
-    context
-        .ledger
-        .set_demonstration_deleted(&demonstration.id, true)
-        .await?;
-    Ok(web::Json(Deleted {
-        id: demonstration.id.into(),
-        deleted: true,
-    }))
+    context.ledger.set_demonstration_deleted(&demonstration.id, true).await?;
+    Ok(web::Json(Deleted { id: demonstration.id.into(), deleted: true }))
 }
 
 /// Takes a deletion back.
@@ -133,10 +123,8 @@ pub(super) async fn restore(
     context: web::Data<Context>,
     id: web::Path<String>,
 ) -> Result<web::Json<Demonstration>, Error> {
-    let known = context
-        .ledger
-        .set_demonstration_deleted(&DemonstrationId::from_wire(id.as_str()), false)
-        .await?;
+    let known =
+        context.ledger.set_demonstration_deleted(&DemonstrationId::from_wire(id.as_str()), false).await?;
     if !known {
         return Err(Error::not_found("the demonstration"));
     }
@@ -144,13 +132,8 @@ pub(super) async fn restore(
 }
 
 async fn find(context: &Context, who: &Identity, id: &str) -> Result<Demonstration, Error> {
-    let found = context
-        .ledger
-        .demonstration(&DemonstrationId::from_wire(id))
-        .await?;
-    found
-        .filter(|found| may_see(who, found))
-        .ok_or_else(|| Error::not_found("the demonstration"))
+    let found = context.ledger.demonstration(&DemonstrationId::from_wire(id)).await?;
+    found.filter(|found| may_see(who, found)).ok_or_else(|| Error::not_found("the demonstration"))
 }
 
 fn may_see(who: &Identity, demonstration: &Demonstration) -> bool {
@@ -162,14 +145,7 @@ impl DemonstrationBody {
     /// The demonstration this body asks for: a new one, or `old` with other content. Where it came from, who wrote it
     /// and what it was grounded in stay.
     fn into_demonstration(self, old: Option<Demonstration>, who: &Identity) -> Result<Demonstration, Error> {
-        let Self {
-            prompt,
-            response,
-            messages,
-            groups,
-            passages,
-            status,
-        } = self;
+        let Self { prompt, response, messages, groups, passages, status } = self;
         let messages = whole_conversation(prompt, messages)?;
         if response.trim().is_empty() {
             return Err(Error::invalid("response", "response is empty"));
@@ -194,15 +170,7 @@ impl DemonstrationBody {
             updated: now,
         });
         let status = status.unwrap_or(old.status);
-        Ok(Demonstration {
-            messages,
-            response,
-            groups,
-            passages,
-            status,
-            updated: now,
-            ..old
-        })
+        Ok(Demonstration { messages, response, groups, passages, status, updated: now, ..old })
     }
 }
 
@@ -213,20 +181,15 @@ fn whole_conversation(
     let Some(prompt) = prompt else {
         return match messages {
             Some(messages) => conversation(messages),
-            None => Err(Error::invalid(
-                "prompt",
-                "prompt is missing; it is the question that `response` answers",
-            )),
+            None => {
+                Err(Error::invalid("prompt", "prompt is missing; it is the question that `response` answers"))
+            }
         };
     };
     if prompt.trim().is_empty() {
         return Err(Error::invalid("prompt", "prompt is empty"));
     }
-    let mut messages: Vec<Message> = messages
-        .unwrap_or_default()
-        .into_iter()
-        .map(Message::from)
-        .collect();
+    let mut messages: Vec<Message> = messages.unwrap_or_default().into_iter().map(Message::from).collect();
     let question = Message::user(prompt);
     if messages.last() != Some(&question) {
         messages.push(question);

@@ -87,11 +87,8 @@ pub(super) async fn list(
     Query(PageQuery { before, limit }): Query<PageQuery>,
 ) -> Result<web::Json<List<StoredDocument>>, Error> {
     let paging = paging(before, limit)?;
-    let page = move || {
-        context
-            .library
-            .documents(curator.0.visible_groups(), paging.before.as_deref(), paging.limit)
-    };
+    let page =
+        move || context.library.documents(curator.0.visible_groups(), paging.before.as_deref(), paging.limit);
     let (data, next) = blocking(page).await?;
     Ok(web::Json(List { data, next }))
 }
@@ -133,15 +130,8 @@ pub(super) async fn put(
         return Ok(HttpResponse::Accepted().json(PutResult { id, outcome: None }));
     }
     let outcome = work.await?;
-    let status = if outcome == PutOutcome::Created {
-        StatusCode::CREATED
-    } else {
-        StatusCode::OK
-    };
-    Ok(HttpResponse::build(status).json(PutResult {
-        id,
-        outcome: Some(outcome),
-    }))
+    let status = if outcome == PutOutcome::Created { StatusCode::CREATED } else { StatusCode::OK };
+    Ok(HttpResponse::build(status).json(PutResult { id, outcome: Some(outcome) }))
 }
 
 /// Deletes a document; no answer uses it any more when this returns.
@@ -153,10 +143,7 @@ pub(super) async fn delete(
     id: web::Path<String>,
 ) -> Result<web::Json<Deleted>, Error> {
     let id = DocumentId::parse(&id)?;
-    let deleted = Deleted {
-        id: id.to_string(),
-        deleted: true,
-    };
+    let deleted = Deleted { id: id.to_string(), deleted: true };
     blocking(move || {
         context
             .library
@@ -170,11 +157,7 @@ pub(super) async fn delete(
 
 /// A document that the curator may not see may not be replaced either: that would lift its restriction.
 fn put_if_allowed(library: &Library, who: &Identity, document: &Document) -> Result<PutOutcome, Error> {
-    let exists = |groups| {
-        library
-            .document(&document.id, groups)
-            .map(|found| found.is_some())
-    };
+    let exists = |groups| library.document(&document.id, groups).map(|found| found.is_some());
     if who.visible_groups().is_some() && exists(None)? && !exists(who.visible_groups())? {
         return Err(Error::new(
             ErrorCode::Forbidden,
@@ -186,14 +169,7 @@ fn put_if_allowed(library: &Library, who: &Identity, document: &Document) -> Res
 
 impl DocumentBody {
     fn into_document(self, id: DocumentId) -> Result<Document, Error> {
-        let Self {
-            title,
-            text,
-            format,
-            url,
-            groups,
-            metadata,
-        } = self;
+        let Self { title, text, format, url, groups, metadata } = self;
         if title
             .as_ref()
             .is_some_and(|title| title.trim().is_empty() || title.chars().count() > MAX_TITLE_CHARS)
@@ -214,14 +190,6 @@ impl DocumentBody {
         if groups.iter().flatten().any(|group| group.trim().is_empty()) {
             return Err(Error::invalid("groups", "a group's name is empty"));
         }
-        Ok(Document {
-            id,
-            title,
-            text,
-            format,
-            url,
-            groups,
-            metadata,
-        })
+        Ok(Document { id, title, text, format, url, groups, metadata })
     }
 }

@@ -32,14 +32,7 @@ struct ErrorObject {
 impl From<&Error> for ErrorBody {
     fn from(error: &Error) -> Self {
         let (code, kind, _) = error.code.row();
-        Self {
-            error: ErrorObject {
-                message: error.message.clone(),
-                kind,
-                param: error.param.clone(),
-                code,
-            },
-        }
+        Self { error: ErrorObject { message: error.message.clone(), kind, param: error.param.clone(), code } }
     }
 }
 

@@ -33,9 +33,7 @@ pub(super) async fn export(
 ) -> HttpResponse {
     let groups = curator.0.visible_groups().cloned();
     let rows = dataset::export(context.ledger.clone(), format, groups).inspect_err(log);
-    HttpResponse::Ok()
-        .content_type("application/x-ndjson")
-        .streaming(Box::pin(rows))
+    HttpResponse::Ok().content_type("application/x-ndjson").streaming(Box::pin(rows))
 }
 
 /// Imports JSON Lines: all of them, or none and the line number of the first error. Of any size; what was imported
@@ -51,12 +49,7 @@ pub(super) async fn import(
 ) -> Result<web::Json<ImportReport>, Error> {
     let reader = StreamReader::new(body.map_err(std::io::Error::other));
     let folder = context.config.data_dir.as_path();
-    let import = Import {
-        format,
-        importer: &curator.0.user,
-        folder,
-        now: now(),
-    };
+    let import = Import { format, importer: &curator.0.user, folder, now: now() };
     let report = dataset::import(context.ledger.as_ref(), std::pin::pin!(reader), import).await?;
     Ok(web::Json(report))
 }

@@ -69,17 +69,11 @@ async fn authorise(request: &HttpRequest, role: Role, scope: Scope) -> Result<Id
         forwarded_host: text("x-forwarded-host"),
         host: text("host"),
         // An origin that is no text is no origin we know.
-        origin: request
-            .headers()
-            .get(header::ORIGIN)
-            .map(|value| value.to_str().unwrap_or("null")),
+        origin: request.headers().get(header::ORIGIN).map(|value| value.to_str().unwrap_or("null")),
         peer: request.peer_addr().map(|address| address.ip()),
         changes_state: !request.method().is_safe(),
     };
-    let Caller {
-        identity,
-        scope: granted,
-    } = context.access.authenticate(&credentials).await?;
+    let Caller { identity, scope: granted } = context.access.authenticate(&credentials).await?;
     if granted == Scope::Widget && scope == Scope::Full {
         return Err(Error::new(ErrorCode::Forbidden, "the widget may not do this"));
     }
@@ -93,9 +87,7 @@ async fn authorise(request: &HttpRequest, role: Role, scope: Scope) -> Result<Id
 }
 
 fn context(request: &HttpRequest) -> Result<&web::Data<Context>, Error> {
-    request
-        .app_data()
-        .ok_or_else(|| Error::internal("the context is missing from the application"))
+    request.app_data().ok_or_else(|| Error::internal("the context is missing from the application"))
 }
 
 /// A JSON body up to `server.max_body_bytes`; the error names the field at fault.
@@ -139,9 +131,8 @@ async fn read_json<T: DeserializeOwned>(
     payload: Payload,
     limit: usize,
 ) -> Result<T, Error> {
-    let kind = headers
-        .get(header::CONTENT_TYPE)
-        .map(|kind| kind.to_str().unwrap_or_default().to_ascii_lowercase());
+    let kind =
+        headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default().to_ascii_lowercase());
     let is_json = |kind: &str| {
         let essence = kind.split(';').next().unwrap_or_default().trim();
         essence == "application/json" || essence.ends_with("+json")
@@ -152,14 +143,8 @@ async fn read_json<T: DeserializeOwned>(
             "send JSON, with content-type: application/json",
         ));
     }
-    if headers
-        .get(header::CONTENT_ENCODING)
-        .is_some_and(|encoding| encoding != "identity")
-    {
-        return Err(Error::new(
-            ErrorCode::UnsupportedMediaType,
-            "send the body without content-encoding",
-        ));
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        return Err(Error::new(ErrorCode::UnsupportedMediaType, "send the body without content-encoding"));
     }
     parse_json(&read_body(headers, payload, limit).await?)
 }
@@ -167,14 +152,10 @@ async fn read_json<T: DeserializeOwned>(
 /// Reads a body of at most `limit` bytes.
 async fn read_body(headers: &HeaderMap, mut payload: Payload, limit: usize) -> Result<Vec<u8>, Error> {
     let too_large = || {
-        Error::new(
-            ErrorCode::TooLarge,
-            format!("the body is larger than the {limit} bytes this call takes"),
-        )
+        Error::new(ErrorCode::TooLarge, format!("the body is larger than the {limit} bytes this call takes"))
     };
-    let announced = headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
         return Err(too_large());
     }
@@ -199,17 +180,11 @@ fn parse_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {
         let (path, problem) = (error.path().to_string(), error.inner().to_string());
         match error.inner().classify() {
             serde_json::error::Category::Data => field_error(&path, &problem),
-            _ => Error::new(
-                ErrorCode::InvalidRequest,
-                format!("the body is not valid JSON: {problem}"),
-            ),
+            _ => Error::new(ErrorCode::InvalidRequest, format!("the body is not valid JSON: {problem}")),
         }
     })?;
     parser.end().map_err(|error| {
-        Error::new(
-            ErrorCode::InvalidRequest,
-            format!("the body is not valid JSON: {error}"),
-        )
+        Error::new(ErrorCode::InvalidRequest, format!("the body is not valid JSON: {error}"))
     })?;
     Ok(value)
 }

@@ -40,27 +40,10 @@ pub(super) struct FeedbackState {
 impl FeedbackState {
     fn new(answer: AnswerId, feedback: Option<Feedback>) -> Self {
         match feedback {
-            Some(Feedback {
-                answer,
-                rating,
-                reasons,
-                comment,
-                ideal_answer,
-                ..
-            }) => Self {
-                answer,
-                rating,
-                reasons,
-                comment,
-                ideal_answer,
-            },
-            None => Self {
-                answer,
-                rating: None,
-                reasons: Vec::new(),
-                comment: None,
-                ideal_answer: None,
-            },
+            Some(Feedback { answer, rating, reasons, comment, ideal_answer, .. }) => {
+                Self { answer, rating, reasons, comment, ideal_answer }
+            }
+            None => Self { answer, rating: None, reasons: Vec::new(), comment: None, ideal_answer: None },
         }
     }
 }
@@ -109,17 +92,9 @@ pub(super) async fn list(
     Query(PageQuery { before, limit }): Query<PageQuery>,
 ) -> Result<web::Json<List<FeedbackView>>, Error> {
     let mut page = context.ledger.feedback(&paging(before, limit)?).await?;
-    page.data
-        .retain(|(_, about)| about.access.permits(curator.0.visible_groups()));
-    let data = page
-        .data
-        .into_iter()
-        .map(|(feedback, about)| FeedbackView { feedback, about })
-        .collect();
-    Ok(web::Json(List {
-        data,
-        next: page.next,
-    }))
+    page.data.retain(|(_, about)| about.access.permits(curator.0.visible_groups()));
+    let data = page.data.into_iter().map(|(feedback, about)| FeedbackView { feedback, about }).collect();
+    Ok(web::Json(List { data, next: page.next }))
 }
 
 /// What was said, for the metrics.

@@ -50,11 +50,7 @@ struct Checks {
 /// Says that the process runs. Asks nothing else: a restart does not cure a slow database.
 #[utoipa::path(get, path = "/livez", tag = "operations", security(()), responses((status = 200, body = Health)))]
 pub(super) async fn livez() -> web::Json<Health> {
-    web::Json(Health {
-        status: "alive",
-        checks: None,
-        error: None,
-    })
+    web::Json(Health { status: "alive", checks: None, error: None })
 }
 
 /// Says whether questions can be answered now; `?verbose` says more. `/health` is the same.
@@ -75,28 +71,19 @@ pub(super) async fn readyz(request: HttpRequest, context: web::Data<Context>) ->
     });
     let not_ready = |message: String| Error::new(ErrorCode::NotReady, message);
     let (status, error) = match (readiness, ping) {
-        (Readiness::Loading(what), _) => (
-            "loading",
-            Some(not_ready(format!("the server is not ready yet: {what}"))),
-        ),
+        (Readiness::Loading(what), _) => {
+            ("loading", Some(not_ready(format!("the server is not ready yet: {what}"))))
+        }
         (Readiness::Draining, _) => ("draining", Some(not_ready("the server is going down".into()))),
-        (Readiness::Ready, Err(cause)) => (
-            "failing",
-            Some(not_ready("the ledger's database does not answer".into()).caused_by(cause)),
-        ),
+        (Readiness::Ready, Err(cause)) => {
+            ("failing", Some(not_ready("the ledger's database does not answer".into()).caused_by(cause)))
+        }
         (Readiness::Ready, Ok(())) => ("ready", None),
     };
-    let mut response = HttpResponse::build(
-        error
-            .as_ref()
-            .map_or(actix_web::http::StatusCode::OK, Error::status_code),
-    );
+    let mut response =
+        HttpResponse::build(error.as_ref().map_or(actix_web::http::StatusCode::OK, Error::status_code));
     error.iter().for_each(log);
-    response.json(Health {
-        status,
-        checks,
-        error: error.as_ref().map(ErrorBody::from),
-    })
+    response.json(Health { status, checks, error: error.as_ref().map(ErrorBody::from) })
 }
 
 fn is_verbose(request: &HttpRequest) -> bool {

@@ -35,10 +35,7 @@ pub(super) struct ModelList {
 /// Lists the models that can be asked.
 #[utoipa::path(get, path = "/v1/models", tag = "chat", responses((status = 200, body = ModelList)))]
 pub(super) async fn list(_asker: Asker, context: web::Data<Context>) -> HttpResponse {
-    HttpResponse::Ok().json(ModelList {
-        object: "list",
-        data: models(&context),
-    })
+    HttpResponse::Ok().json(ModelList { object: "list", data: models(&context) })
 }
 
 /// One model.
@@ -49,16 +46,10 @@ pub(super) async fn get(
     context: web::Data<Context>,
     id: web::Path<String>,
 ) -> Result<HttpResponse, Error> {
-    let model = models(&context)
-        .into_iter()
-        .find(|model| model.id == *id)
-        .ok_or_else(|| {
-            let message = "this model does not exist or is not loaded; GET /v1/models lists those that are";
-            Error {
-                param: Some("model".into()),
-                ..Error::new(ErrorCode::ModelNotFound, message)
-            }
-        })?;
+    let model = models(&context).into_iter().find(|model| model.id == *id).ok_or_else(|| {
+        let message = "this model does not exist or is not loaded; GET /v1/models lists those that are";
+        Error { param: Some("model".into()), ..Error::new(ErrorCode::ModelNotFound, message) }
+    })?;
     Ok(HttpResponse::Ok().json(model))
 }
 
@@ -66,11 +57,6 @@ fn models(context: &Context) -> Vec<Model> {
     let generations = context.chat.generations().into_iter().map(String::from);
     std::iter::once(ACTIVE_MODEL.to_owned())
         .chain(generations)
-        .map(|id| Model {
-            id,
-            object: "model",
-            created: context.started.seconds(),
-            owned_by: "attune",
-        })
+        .map(|id| Model { id, object: "model", created: context.started.seconds(), owned_by: "attune" })
         .collect()
 }

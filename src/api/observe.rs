@@ -53,13 +53,7 @@ pub(super) async fn observe(
     if let Some(measured) = &mut measured {
         measured.status = Some(response.status().as_u16());
     }
-    Ok(response.map_body(|_, body| {
-        BoxBody::new(Observed {
-            body,
-            span,
-            _measured: measured,
-        })
-    }))
+    Ok(response.map_body(|_, body| BoxBody::new(Observed { body, span, _measured: measured })))
 }
 
 /// The caller's id when it is a plain one, else a new one.
@@ -67,15 +61,9 @@ fn request_id(request: &ServiceRequest) -> String {
     let sane = |id: &&str| {
         !id.is_empty()
             && id.len() <= MAX_REQUEST_ID_BYTES
-            && id
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"._:-".contains(&b))
     };
-    let given = request
-        .headers()
-        .get(REQUEST_ID)
-        .and_then(|id| id.to_str().ok())
-        .filter(sane);
+    let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(sane);
     given.map_or_else(|| uuid::Uuid::now_v7().to_string(), str::to_owned)
 }
 
@@ -97,11 +85,8 @@ fn add_headers(response: &mut ServiceResponse<BoxBody>, id: &str, context: &Cont
         .headers()
         .get(header::CONTENT_TYPE)
         .is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"));
-    let policy = if is_page {
-        page_policy(&context.config.access.widget.origins)
-    } else {
-        DATA_POLICY.into()
-    };
+    let policy =
+        if is_page { page_policy(&context.config.access.widget.origins) } else { DATA_POLICY.into() };
     let is_call = response.request().path().starts_with("/v1/");
     let headers = response.headers_mut();
     let mut set = |name: header::HeaderName, value: &str| {
@@ -115,10 +100,7 @@ fn add_headers(response: &mut ServiceResponse<BoxBody>, id: &str, context: &Cont
     set(header::CONTENT_SECURITY_POLICY, &policy);
     if is_call && !headers.contains_key(header::CACHE_CONTROL) {
         // Answers depend on who asks.
-        headers.insert(
-            header::CACHE_CONTROL,
-            header::HeaderValue::from_static("no-store"),
-        );
+        headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
     }
 }
 
@@ -147,13 +129,7 @@ struct Measured {
 impl Measured {
     fn start(metrics: &Metrics, method: &'static str, route: String) -> Self {
         metrics.http_in_flight.inc();
-        Self {
-            metrics: metrics.clone(),
-            method,
-            route,
-            status: None,
-            started: Instant::now(),
-        }
+        Self { metrics: metrics.clone(), method, route, status: None, started: Instant::now() }
     }
 }
 
@@ -162,15 +138,9 @@ impl Drop for Measured {
         // 499 as nginx writes it: the client went away before there was a status.
         let status = self.status.unwrap_or(499).to_string();
         self.metrics.http_in_flight.dec();
-        self.metrics
-            .http_requests
-            .with_label_values(&[self.method, &self.route, &status])
-            .inc();
+        self.metrics.http_requests.with_label_values(&[self.method, &self.route, &status]).inc();
         let seconds = self.started.elapsed().as_secs_f64();
-        self.metrics
-            .http_request_seconds
-            .with_label_values(&[self.method, &self.route])
-            .observe(seconds);
+        self.metrics.http_request_seconds.with_label_values(&[self.method, &self.route]).observe(seconds);
     }
 }
 

@@ -34,8 +34,5 @@ pub(super) async fn get(
 ) -> Result<web::Json<PassageView>, Error> {
     let found = blocking(move || context.library.passage(&id, asker.0.visible_groups())).await?;
     let passage = found.ok_or_else(|| Error::not_found("the passage"))?;
-    Ok(web::Json(PassageView {
-        html: to_html(&passage.text, Format::Text),
-        passage,
-    }))
+    Ok(web::Json(PassageView { html: to_html(&passage.text, Format::Text), passage }))
 }

@@ -53,9 +53,7 @@ pub(super) async fn me(asker: Asker, context: web::Data<Context>) -> web::Json<M
         groups: asker.0.groups,
         company: config.prompt.company.clone(),
         whom_to_ask: config.prompt.whom_to_ask.clone(),
-        comparisons: ComparisonsInfo {
-            share: config.comparisons.share,
-        },
+        comparisons: ComparisonsInfo { share: config.comparisons.share },
         feedback: FeedbackInfo {
             max_comment_chars: config.feedback.max_comment_chars,
             max_ideal_answer_chars: config.feedback.max_ideal_answer_chars,

@@ -37,16 +37,11 @@ pub(super) fn to_html(text: &str, format: Format) -> String {
 }
 
 fn paragraphs(text: &str) -> String {
-    let blocks = text
-        .split("\n\n")
-        .map(str::trim)
-        .filter(|block| !block.is_empty());
+    let blocks = text.split("\n\n").map(str::trim).filter(|block| !block.is_empty());
     blocks
         .map(|block| {
-            let lines: Vec<_> = block
-                .lines()
-                .map(|line| ammonia::clean_text(line).replace("&#32;", " "))
-                .collect();
+            let lines: Vec<_> =
+                block.lines().map(|line| ammonia::clean_text(line).replace("&#32;", " ")).collect();
             format!("<p>{}</p>\n", lines.join("<br>"))
         })
         .collect()
@@ -62,10 +57,7 @@ mod tests {
             "---\ntitle: x\n---\n# Boston\n\n| a | b |\n|---|---|\n| 1 | **2** |\n",
             Format::Markdown,
         );
-        assert!(
-            html.contains("<h1>Boston</h1>") && html.contains("<strong>2</strong>"),
-            "{html}"
-        );
+        assert!(html.contains("<h1>Boston</h1>") && html.contains("<strong>2</strong>"), "{html}");
         assert!(!html.contains("title"), "{html}");
     }
 
@@ -91,19 +83,13 @@ mod tests {
         }
         assert!(!to_html(attack, Format::Text).contains("<script"));
         assert!(
-            !to_html(
-                "[a](javascript:alert(1)) ![i](https://x.example/i.png)",
-                Format::Markdown
-            )
-            .contains("script")
+            !to_html("[a](javascript:alert(1)) ![i](https://x.example/i.png)", Format::Markdown)
+                .contains("script")
         );
     }
 
     #[test]
     fn plain_text_keeps_its_lines() {
-        assert_eq!(
-            to_html("a b\nc\n\n<d>", Format::Text),
-            "<p>a b<br>c</p>\n<p>&lt;d&gt;</p>\n"
-        );
+        assert_eq!(to_html("a b\nc\n\n<d>", Format::Text), "<p>a b<br>c</p>\n<p>&lt;d&gt;</p>\n");
     }
 }

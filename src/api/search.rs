@@ -60,18 +60,11 @@ pub(super) async fn search(
     }
     blocking(move || {
         let started = Instant::now();
-        let found = context.library.search(&SearchQuery {
-            text: &q,
-            groups: employee.0.visible_groups(),
-            k,
-        })?;
+        let found =
+            context.library.search(&SearchQuery { text: &q, groups: employee.0.visible_groups(), k })?;
         let took = started.elapsed();
         context.metrics.search_seconds.observe(took.as_secs_f64());
-        let outcome = if found.passages.is_empty() {
-            "nothing"
-        } else {
-            "found"
-        };
+        let outcome = if found.passages.is_empty() { "nothing" } else { "found" };
         context.metrics.searches.with_label_values(&[outcome]).inc();
         Ok::<_, Error>(web::Json(SearchResults {
             query: q,

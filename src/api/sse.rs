@@ -21,18 +21,12 @@ const KEEP_ALIVE: Bytes = Bytes::from_static(b": keep-alive\n\n");
 /// One event without a name.
 pub(super) fn data(value: &impl Serialize) -> Bytes {
     // Wire types always become JSON: their keys are strings and their numbers finite.
-    Bytes::from(format!(
-        "data: {}\n\n",
-        serde_json::to_string(value).unwrap_or_default()
-    ))
+    Bytes::from(format!("data: {}\n\n", serde_json::to_string(value).unwrap_or_default()))
 }
 
 /// One event with a name.
 pub(super) fn event(name: &str, value: &impl Serialize) -> Bytes {
-    Bytes::from(format!(
-        "event: {name}\ndata: {}\n\n",
-        serde_json::to_string(value).unwrap_or_default()
-    ))
+    Bytes::from(format!("event: {name}\ndata: {}\n\n", serde_json::to_string(value).unwrap_or_default()))
 }
 
 /// The event that ends a stream which failed part-way; the cause is logged.
@@ -74,9 +68,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(80)).await;
             yield DONE;
         };
-        let body = to_bytes(respond(events, Duration::from_millis(20)).into_body())
-            .await
-            .unwrap();
+        let body = to_bytes(respond(events, Duration::from_millis(20)).into_body()).await.unwrap();
         let text = String::from_utf8(body.to_vec()).unwrap();
         assert!(text.starts_with("data: 1\n\n: keep-alive\n\n"), "{text}");
         assert!(text.ends_with("data: [DONE]\n\n"), "{text}");

@@ -35,9 +35,5 @@ pub(super) async fn token(
 ) -> Result<web::Json<WidgetToken>, Error> {
     let WidgetTokenRequest { user, groups, origin } = request;
     tracing::info!(by = operator.0.user, "widget token made");
-    Ok(web::Json(context.access.widget_token(WidgetGrant {
-        user,
-        groups,
-        origin,
-    })?))
+    Ok(web::Json(context.access.widget_token(WidgetGrant { user, groups, origin })?))
 }

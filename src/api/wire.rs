@@ -68,10 +68,7 @@ enum WireRole {
 /// A text, or a list of its parts.
 #[derive(utoipa::ToSchema)]
 #[schema(as = MessageContent)]
-#[expect(
-    dead_code,
-    reason = "describes `Content`, whose own parser names the part at fault, to OpenAPI"
-)]
+#[expect(dead_code, reason = "describes `Content`, whose own parser names the part at fault, to OpenAPI")]
 #[serde(untagged)]
 pub(super) enum ContentSchema {
     /// The text.
@@ -135,10 +132,7 @@ impl From<WireMessage> for Message {
             WireRole::User => Author::User,
             WireRole::Assistant => Author::Assistant,
         };
-        Self {
-            role,
-            content: message.content.0,
-        }
+        Self { role, content: message.content.0 }
     }
 }
 
@@ -146,18 +140,13 @@ impl From<WireMessage> for Message {
 pub(super) fn conversation(messages: Vec<WireMessage>) -> Result<Vec<Message>, Error> {
     let messages: Vec<Message> = messages.into_iter().map(Message::from).collect();
     match messages.last() {
-        None => Err(Error::invalid(
-            "messages",
-            "messages is empty; it needs at least a question",
-        )),
-        Some(last) if last.role != Author::User => Err(Error::invalid(
-            "messages",
-            "the last message must be the question, with the role user",
-        )),
-        Some(last) if last.content.trim().is_empty() => Err(Error::invalid(
-            "messages",
-            "the last message, the question, is empty",
-        )),
+        None => Err(Error::invalid("messages", "messages is empty; it needs at least a question")),
+        Some(last) if last.role != Author::User => {
+            Err(Error::invalid("messages", "the last message must be the question, with the role user"))
+        }
+        Some(last) if last.content.trim().is_empty() => {
+            Err(Error::invalid("messages", "the last message, the question, is empty"))
+        }
         Some(_) => Ok(messages),
     }
 }

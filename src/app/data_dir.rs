@@ -15,7 +15,9 @@ pub enum DataDirError {
         source: std::io::Error,
     },
     /// Another process has it.
-    #[error("data directory {0} is in use by another attune process; stop that one or choose another with --data-dir")]
+    #[error(
+        "data directory {0} is in use by another attune process; stop that one or choose another with --data-dir"
+    )]
     Locked(PathBuf),
 }
 

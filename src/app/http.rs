@@ -101,7 +101,13 @@ pub(super) fn probes_while_starting(listener: &TcpListener) -> Result<Server, Ap
             .configure(crate::web::configure)
             .default_service(web::to(starting))
     });
-    let server = server.workers(1).shutdown_timeout(1).disable_signals().listen(listener).map_err(AppError::Http)?.run();
+    let server = server
+        .workers(1)
+        .shutdown_timeout(1)
+        .disable_signals()
+        .listen(listener)
+        .map_err(AppError::Http)?
+        .run();
     Ok(Server { address, handles: vec![server.handle()], running: vec![tokio::spawn(server)] })
 }
 

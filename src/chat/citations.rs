@@ -45,7 +45,10 @@ impl MarkFilter {
                     }
                     self.held.push(c);
                 }
-                c if in_mark && (c.is_ascii_digit() || c == ',' || c == ' ') && self.held.len() < LONGEST_MARK => {
+                c if in_mark
+                    && (c.is_ascii_digit() || c == ',' || c == ' ')
+                    && self.held.len() < LONGEST_MARK =>
+                {
                     self.held.push(c);
                 }
                 c if c.is_whitespace() && !in_mark => self.held.push(c),
@@ -94,7 +97,12 @@ impl MarkFilter {
 
 /// The citations of an answer: the passages the model named, or, when it named none, those which have at least
 /// `threshold` of the answer's words, the best supported first.
-pub(super) fn resolve(answer: &str, cited: &[usize], passages: &[PassageRef], threshold: f32) -> Vec<Citation> {
+pub(super) fn resolve(
+    answer: &str,
+    cited: &[usize],
+    passages: &[PassageRef],
+    threshold: f32,
+) -> Vec<Citation> {
     if !cited.is_empty() {
         let named = cited.iter().filter_map(|n| Some((*n, passages.get(n.checked_sub(1)?)?)));
         return named.map(|(n, passage)| citation(n, passage, CitedBy::Model)).collect();
@@ -160,7 +168,8 @@ mod tests {
 
     #[test]
     fn without_marks_the_supporting_passage_is_attached() {
-        let passages = [passage("Parking is free."), passage("The People team sits in room 310 on the third floor.")];
+        let passages =
+            [passage("Parking is free."), passage("The People team sits in room 310 on the third floor.")];
         let found = resolve("The People team is in room 310.", &[], &passages, 0.5);
         assert_eq!(found.iter().map(|c| (c.n, c.by)).collect::<Vec<_>>(), [(2, CitedBy::Overlap)]);
         assert!(resolve("Bananas grow in Ecuador.", &[], &passages, 0.5).is_empty());

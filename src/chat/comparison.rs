@@ -17,7 +17,11 @@ const RESAMPLES: usize = 3;
 /// # Errors
 /// As [`super::answer`]; also a conflict when the answer is a refusal or both answers stay the same, for then there is
 /// nothing to choose.
-pub async fn compare(chat: &Arc<Chat>, who: &Identity, question: Question) -> Result<ComparisonStream, Error> {
+pub async fn compare(
+    chat: &Arc<Chat>,
+    who: &Identity,
+    question: Question,
+) -> Result<ComparisonStream, Error> {
     let turn = Turn::begin(chat, who, question)?;
     let ticket = chat.admission.enter(&who.user)?;
     let lease = chat.slot.lease(turn.question.generation.as_ref())?;
@@ -26,7 +30,10 @@ pub async fn compare(chat: &Arc<Chat>, who: &Identity, question: Question) -> Re
         let _permit = ticket.wait().await?;
         let found = turn::retrieve(&comparing, &turn).await?;
         if refusal::refusal(&comparing, &turn, &found).is_some() {
-            return Err(Error::new(ErrorCode::Conflict, "the answer is a refusal: there is nothing to compare"));
+            return Err(Error::new(
+                ErrorCode::Conflict,
+                "the answer is a refusal: there is nothing to compare",
+            ));
         }
         let mut pair = Pair::begin(&comparing, turn, &found);
         reader.send(pair.started());
@@ -54,7 +61,12 @@ impl<'a> Pair<'a> {
         let seed = turn.sampling.seed;
         let sides = [turn.again(&id, temperature, seed), turn.again(&id, temperature, seed.wrapping_add(1))];
         // Which answer was drawn first tells a person nothing.
-        let [left, right] = if rand::random() { sides } else { let [a, b] = sides; [b, a] };
+        let [left, right] = if rand::random() {
+            sides
+        } else {
+            let [a, b] = sides;
+            [b, a]
+        };
         Self { chat, found, id, left, right }
     }
 
@@ -63,7 +75,11 @@ impl<'a> Pair<'a> {
         ComparisonEvent::Started { id: self.id.clone(), left, right }
     }
 
-    async fn generate(&mut self, lease: &Lease, reader: &Reader<ComparisonEvent>) -> Result<[Draft; 2], Error> {
+    async fn generate(
+        &mut self,
+        lease: &Lease,
+        reader: &Reader<ComparisonEvent>,
+    ) -> Result<[Draft; 2], Error> {
         let (left, right) = tokio::join!(
             self.side(&self.left, ComparisonSide::Left, lease, reader),
             self.side(&self.right, ComparisonSide::Right, lease, reader),
@@ -83,7 +99,10 @@ impl<'a> Pair<'a> {
         }
         if left.text == right.text {
             self.chat.metrics.comparisons.with_label_values(&["identical"]).inc();
-            return Err(Error::new(ErrorCode::Conflict, "both answers are the same: there is nothing to choose"));
+            return Err(Error::new(
+                ErrorCode::Conflict,
+                "both answers are the same: there is nothing to choose",
+            ));
         }
         Ok([left, right])
     }
@@ -100,7 +119,10 @@ impl<'a> Pair<'a> {
         let mut draft = Drafting::new(self.chat, turn, prompt).run(lease, reader, &delta).await;
         if draft.finish_reason == FinishReason::Cancelled {
             // Nobody is left to be told; a pair with half an answer would teach something wrong.
-            return Err(Error::new(ErrorCode::Conflict, "the reader went away before both answers were finished"));
+            return Err(Error::new(
+                ErrorCode::Conflict,
+                "the reader went away before both answers were finished",
+            ));
         }
         draft.failure.take().map_or(Ok(draft), Err)
     }

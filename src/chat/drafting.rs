@@ -117,7 +117,8 @@ impl<'a> Drafting<'a> {
                     };
                     match event {
                         Some(Ok(Event::Token(token))) => {
-                            if self.take(token, &generation, |text, tokens| reader.send(delta(text, tokens))) {
+                            if self.take(token, &generation, |text, tokens| reader.send(delta(text, tokens)))
+                            {
                                 break self.draft.finish_reason = FinishReason::Stop;
                             }
                         }
@@ -142,10 +143,16 @@ impl<'a> Drafting<'a> {
         self.draft.usage.completion_tokens += 1;
         let metrics = &self.chat.metrics;
         if self.draft.first_token.is_none() {
-            metrics.first_token_seconds.with_label_values(&[generation]).observe(self.last_token.elapsed().as_secs_f64());
+            metrics
+                .first_token_seconds
+                .with_label_values(&[generation])
+                .observe(self.last_token.elapsed().as_secs_f64());
             self.draft.first_token = Some(self.turn.began.elapsed());
         } else {
-            metrics.inter_token_seconds.with_label_values(&[generation]).observe(self.last_token.elapsed().as_secs_f64());
+            metrics
+                .inter_token_seconds
+                .with_label_values(&[generation])
+                .observe(self.last_token.elapsed().as_secs_f64());
         }
         self.last_token = Instant::now();
         let released = self.stops.push(&token.text);

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use super::drafting::Draft;
 use super::{Chat, Question, Started, citations};
 use crate::domain::{
-    AccessLabel, AnswerId, AnswerRecord, Author, ComparisonId, FinishReason, Identity, Millis, Passage, PassageRef,
-    Sampling, Timing, now,
+    AccessLabel, AnswerId, AnswerRecord, Author, ComparisonId, FinishReason, Identity, Millis, Passage,
+    PassageRef, Sampling, Timing, now,
 };
 use crate::error::Error;
 use crate::generation::Lease;
@@ -105,7 +105,10 @@ impl Turn {
         } else {
             Vec::new()
         };
-        let used = found.passages.iter().filter(|p| draft.passages.iter().any(|used| used.passage_id == p.passage_id));
+        let used = found
+            .passages
+            .iter()
+            .filter(|p| draft.passages.iter().any(|used| used.passage_id == p.passage_id));
         let milliseconds = |duration: Duration| duration.as_secs_f64() * 1e3;
         let record = AnswerRecord {
             id: self.id.clone(),
@@ -170,7 +173,13 @@ pub(super) async fn retrieve(chat: &Arc<Chat>, turn: &Turn) -> Result<Retrieved,
     };
     if k == 0 {
         let index_version = chat.library.index_version();
-        return Ok(Retrieved { passages: vec![], evidence: 0.0, index_version, queued, took: Duration::ZERO });
+        return Ok(Retrieved {
+            passages: vec![],
+            evidence: 0.0,
+            index_version,
+            queued,
+            took: Duration::ZERO,
+        });
     }
     let (library, who, text) = (Arc::clone(&chat.library), turn.who.clone(), turn.search_query.clone());
     let searching = tokio::task::spawn_blocking(move || {
@@ -205,7 +214,11 @@ fn sampling(chat: &Chat, question: &Question) -> Result<Sampling, Error> {
     let top_p = question.top_p.unwrap_or(config.top_p);
     check(top_p > 0.0 && top_p <= 1.0, "top_p", "must be above 0 and at most 1")?;
     let max_tokens = question.max_tokens.unwrap_or(config.max_tokens);
-    check((1..=config.max_tokens_limit).contains(&max_tokens), "max_tokens", "must be 1 to the server's limit")?;
+    check(
+        (1..=config.max_tokens_limit).contains(&max_tokens),
+        "max_tokens",
+        "must be 1 to the server's limit",
+    )?;
     check(question.stop.len() <= 4, "stop", "at most 4 stop strings")?;
     check(question.top_logprobs.is_none_or(|n| n <= 20), "top_logprobs", "must be 0 to 20")?;
     Ok(Sampling {

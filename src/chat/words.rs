@@ -4,11 +4,11 @@ use std::collections::HashSet;
 
 /// English words that say little about what a text is about.
 const COMMON: &[&str] = &[
-    "a", "about", "all", "also", "an", "and", "any", "are", "as", "at", "be", "been", "but", "by", "can", "do", "does",
-    "for", "from", "had", "has", "have", "how", "i", "if", "in", "into", "is", "it", "its", "may", "more", "must", "my",
-    "no", "not", "of", "on", "one", "or", "our", "should", "so", "than", "that", "the", "their", "them", "then",
-    "there", "these", "they", "this", "those", "to", "up", "was", "we", "were", "what", "when", "where", "which", "who",
-    "will", "with", "would", "you", "your",
+    "a", "about", "all", "also", "an", "and", "any", "are", "as", "at", "be", "been", "but", "by", "can",
+    "do", "does", "for", "from", "had", "has", "have", "how", "i", "if", "in", "into", "is", "it", "its",
+    "may", "more", "must", "my", "no", "not", "of", "on", "one", "or", "our", "should", "so", "than", "that",
+    "the", "their", "them", "then", "there", "these", "they", "this", "those", "to", "up", "was", "we",
+    "were", "what", "when", "where", "which", "who", "will", "with", "would", "you", "your",
 ];
 
 /// The words of a text that carry meaning, lower case; numbers count as words.
@@ -36,7 +36,9 @@ mod tests {
 
     #[test]
     fn common_words_do_not_count() {
-        assert!((overlap("It is on the third floor.", "The third floor has 12 desks") - 1.0).abs() < f32::EPSILON);
+        assert!(
+            (overlap("It is on the third floor.", "The third floor has 12 desks") - 1.0).abs() < f32::EPSILON
+        );
         assert!((overlap("Room 310, Boston", "room 310") - 2.0 / 3.0).abs() < 1e-6);
         assert!(overlap("the of and", "the of and").abs() < f32::EPSILON);
     }

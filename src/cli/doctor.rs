@@ -83,5 +83,9 @@ async fn model(config: &Arc<Config>) -> Result<String, crate::app::AppError> {
     let prepared = slot.prepare(generator).await?;
     slot.commit(prepared);
     let id = slot.generations().into_iter().next().map(String::from).unwrap_or_default();
-    Ok(format!("{} loaded and answering as {id} after {:.1} s", config.models.base, began.elapsed().as_secs_f64()))
+    Ok(format!(
+        "{} loaded and answering as {id} after {:.1} s",
+        config.models.base,
+        began.elapsed().as_secs_f64()
+    ))
 }

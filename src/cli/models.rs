@@ -51,7 +51,12 @@ fn list(config: &Config, json: bool) -> CommandResult {
         // Sizes in catalogues are far below 2^53.
         #[expect(clippy::cast_precision_loss, reason = "a size in MB with one decimal")]
         let megabytes = model.size_bytes as f64 / 1e6;
-        say(format!("{:<28} {:<9} {megabytes:>8.1} MB  {:<12} {here}", model.name, model.kind.as_str(), model.licence));
+        say(format!(
+            "{:<28} {:<9} {megabytes:>8.1} MB  {:<12} {here}",
+            model.name,
+            model.kind.as_str(),
+            model.licence
+        ));
     }
     Ok(())
 }

@@ -73,7 +73,12 @@ pub(super) async fn run(config: Config, command: Tokens, json: bool) -> CommandR
                 for row in rows {
                     let groups = row.groups.iter().cloned().collect::<Vec<_>>().join(",");
                     let state = state(row.revoked, row.expires);
-                    say(format!("{:<16} {:<24} {:<9} {state:<8} {groups}", row.id, row.user, row.role.to_string()));
+                    say(format!(
+                        "{:<16} {:<24} {:<9} {state:<8} {groups}",
+                        row.id,
+                        row.user,
+                        row.role.to_string()
+                    ));
                 }
             }
         }

@@ -136,9 +136,11 @@ impl AccessConfig {
                 server.listen
             )
         })?;
-        check(self.mode != AccessMode::Proxy || !self.proxy.trusted.is_empty(), "access.proxy.trusted", || {
-            "mode proxy needs the addresses the proxy connects from, such as [\"10.0.0.5/32\"]".into()
-        })?;
+        check(
+            self.mode != AccessMode::Proxy || !self.proxy.trusted.is_empty(),
+            "access.proxy.trusted",
+            || "mode proxy needs the addresses the proxy connects from, such as [\"10.0.0.5/32\"]".into(),
+        )?;
         let has_key = self.jwt.hs256_secret_file.is_some() || self.jwt.jwks_file.is_some();
         check(self.mode != AccessMode::Jwt || has_key, "access.jwt", || {
             "mode jwt needs hs256_secret_file or jwks_file".into()

@@ -136,9 +136,11 @@ impl GenerationConfig {
         check((1.0..=2.0).contains(&self.repetition_penalty), "generation.repetition_penalty", || {
             "must be 1 to 2".into()
         })?;
-        check(self.max_tokens >= 1 && self.max_tokens <= self.max_tokens_limit, "generation.max_tokens", || {
-            "must be 1 to generation.max_tokens_limit".into()
-        })?;
+        check(
+            self.max_tokens >= 1 && self.max_tokens <= self.max_tokens_limit,
+            "generation.max_tokens",
+            || "must be 1 to generation.max_tokens_limit".into(),
+        )?;
         check(self.max_running >= 1, "generation.max_running", || "must be at least 1".into())
     }
 }

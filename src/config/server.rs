@@ -58,9 +58,11 @@ impl ServerConfig {
     /// # Errors
     /// When `server.listen` is no `address:port`.
     pub fn address(&self) -> Result<SocketAddr, ConfigError> {
-        self.listen.to_socket_addrs().ok().and_then(|mut all| all.next()).ok_or_else(|| ConfigError::Invalid {
-            key: "server.listen",
-            problem: format!("{:?} is not ADDRESS:PORT, such as 127.0.0.1:8080", self.listen),
+        self.listen.to_socket_addrs().ok().and_then(|mut all| all.next()).ok_or_else(|| {
+            ConfigError::Invalid {
+                key: "server.listen",
+                problem: format!("{:?} is not ADDRESS:PORT, such as 127.0.0.1:8080", self.listen),
+            }
         })
     }
 }

@@ -71,11 +71,7 @@ pub async fn import(
     let reading = Reading {
         file,
         format: import.format,
-        lineage: Lineage {
-            file_sha256,
-            line: 0,
-            importer: import.importer.to_owned(),
-        },
+        lineage: Lineage { file_sha256, line: 0, importer: import.importer.to_owned() },
         now: import.now,
     };
     let (reading, counted) = blocking(move || {
@@ -86,9 +82,8 @@ pub async fn import(
     .await?;
     let (sender, mut batches) = tokio::sync::mpsc::channel(4);
     let parsing = tokio::task::spawn_blocking(move || send_batches(reading, &sender));
-    let new = ledger
-        .import(futures::stream::poll_fn(move |context| batches.poll_recv(context)).boxed())
-        .await;
+    let new =
+        ledger.import(futures::stream::poll_fn(move |context| batches.poll_recv(context)).boxed()).await;
     parsing.await.map_err(Error::internal)?;
     Ok(ImportReport { new: new?, ..counted })
 }
@@ -145,13 +140,7 @@ impl Reading {
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();
-            if lines
-                .by_ref()
-                .take(MAX_LINE_BYTES)
-                .read_until(b'\n', &mut line)
-                .map_err(storage)?
-                == 0
-            {
+            if lines.by_ref().take(MAX_LINE_BYTES).read_until(b'\n', &mut line).map_err(storage)? == 0 {
                 break;
             }
             let text = text_of(&line, number)?;
@@ -164,10 +153,7 @@ impl Reading {
                 None => report.skipped += 1,
                 Some(row) => {
                     report.rows += 1;
-                    let lineage = Lineage {
-                        line: number,
-                        ..self.lineage.clone()
-                    };
+                    let lineage = Lineage { line: number, ..self.lineage.clone() };
                     if !take(item(row, lineage, self.now)) {
                         break;
                     }
@@ -185,17 +171,9 @@ fn text_of(line: &[u8], number: u64) -> Result<&str> {
         return Err(at_line(number, "row", &problem));
     }
     let text = std::str::from_utf8(line).map_err(|error| {
-        at_line(
-            number,
-            "row",
-            &format!("row: byte {} is not UTF-8", error.valid_up_to() + 1),
-        )
+        at_line(number, "row", &format!("row: byte {} is not UTF-8", error.valid_up_to() + 1))
     })?;
-    let text = if number == 1 {
-        text.trim_start_matches('\u{feff}')
-    } else {
-        text
-    };
+    let text = if number == 1 { text.trim_start_matches('\u{feff}') } else { text };
     Ok(text.trim())
 }
 
@@ -216,33 +194,15 @@ fn item((body, context): (Body, Context), lineage: Lineage, now: Millis) -> Impo
             let id = DemonstrationId::from_wire(format!("dem-{id}"));
             return ImportItem::Demonstration(demonstration(id, body, context, (lineage, now)));
         }
-        Body::Preference(Preference {
-            prompt,
-            chosen,
-            rejected,
-            margin,
-        }) => ImportedSignal::Preference {
-            prompt,
-            chosen: only(chosen),
-            rejected: only(rejected),
-            margin,
-        },
-        Body::Unpaired(Unpaired {
-            prompt,
-            completion,
-            label,
-        }) => ImportedSignal::Unpaired {
-            prompt,
-            completion: only(completion),
-            label,
-        },
+        Body::Preference(Preference { prompt, chosen, rejected, margin }) => {
+            ImportedSignal::Preference { prompt, chosen: only(chosen), rejected: only(rejected), margin }
+        }
+        Body::Unpaired(Unpaired { prompt, completion, label }) => {
+            ImportedSignal::Unpaired { prompt, completion: only(completion), label }
+        }
         Body::Prompt(Prompt { prompt }) => ImportedSignal::Prompt { prompt },
     };
-    let Context {
-        user,
-        passages,
-        access,
-    } = context;
+    let Context { user, passages, access } = context;
     ImportItem::Row(ImportedRow {
         id: format!("row-{id}"),
         signal,
@@ -260,11 +220,7 @@ fn demonstration(
     context: Context,
     (lineage, now): (Lineage, Millis),
 ) -> Demonstration {
-    let Context {
-        user,
-        passages,
-        access,
-    } = context;
+    let Context { user, passages, access } = context;
     let mut messages = body.messages;
     // The parser has seen that the last message is the response.
     let response = messages.pop().map(|message| message.content).unwrap_or_default();
@@ -292,11 +248,7 @@ fn demonstration(
 
 /// The text of a completion, which the parser made of one message.
 fn only(completion: Vec<Message>) -> String {
-    completion
-        .into_iter()
-        .next()
-        .map(|message| message.content)
-        .unwrap_or_default()
+    completion.into_iter().next().map(|message| message.content).unwrap_or_default()
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -305,11 +257,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 
 fn storage(error: std::io::Error) -> Error {
     if error.kind() == std::io::ErrorKind::StorageFull {
-        Error::new(
-            ErrorCode::StorageFull,
-            "the server's disk is full; nothing was imported",
-        )
-        .caused_by(error)
+        Error::new(ErrorCode::StorageFull, "the server's disk is full; nothing was imported").caused_by(error)
     } else {
         Error::internal(error)
     }

@@ -44,9 +44,7 @@ pub(super) fn row(format: Format, line: &str) -> Result<Option<(Body, Context)>>
         }
         Format::Preference => Body::Preference(preference(&columns)?),
         Format::Unpaired => Body::Unpaired(unpaired(&columns)?),
-        Format::Prompts => Body::Prompt(Prompt {
-            prompt: prompt(&columns)?,
-        }),
+        Format::Prompts => Body::Prompt(Prompt { prompt: prompt(&columns)? }),
     };
     let context = Context {
         user: text_if(&columns, "user")?,
@@ -75,29 +73,19 @@ fn sft(columns: &Columns) -> Result<Sft> {
         all.push(Message::assistant(text(columns, "answer")?));
         all
     } else if present(columns, "prompt").is_some() {
-        let column = if present(columns, "response").is_some() {
-            "response"
-        } else {
-            "completion"
-        };
+        let column = if present(columns, "response").is_some() { "response" } else { "completion" };
         let mut all = prompt(columns)?;
         let response = completion(columns, column, &all)?;
         all.push(Message::assistant(response));
         all
     } else {
-        return Err(wrong(
-            "messages",
-            "is missing (or prompt and response, or question and answer)",
-        ));
+        return Err(wrong("messages", "is missing (or prompt and response, or question and answer)"));
     };
     let Some((response, asked)) = messages.split_last() else {
         return Err(wrong("messages", "must not be empty"));
     };
     if response.role != Author::Assistant {
-        return Err(wrong(
-            "messages",
-            "the last message must be the ideal response, with role assistant",
-        ));
+        return Err(wrong("messages", "the last message must be the ideal response, with role assistant"));
     }
     not_blank("messages", &response.content)?;
     ends_with_question("messages", asked)?;
@@ -118,12 +106,7 @@ fn preference(columns: &Columns) -> Result<Preference> {
         None => None,
         Some(value) => Some(finite(value).ok_or_else(|| wrong("margin", "must be a number"))?),
     };
-    Ok(Preference {
-        prompt,
-        chosen: said(chosen),
-        rejected: said(rejected),
-        margin,
-    })
+    Ok(Preference { prompt, chosen: said(chosen), rejected: said(rejected), margin })
 }
 
 fn unpaired(columns: &Columns) -> Result<Unpaired> {
@@ -134,11 +117,7 @@ fn unpaired(columns: &Columns) -> Result<Unpaired> {
         Some(_) => return Err(wrong("label", "must be true or false")),
         None => return Err(wrong("label", "is missing")),
     };
-    Ok(Unpaired {
-        prompt,
-        completion: said(completion),
-        label,
-    })
+    Ok(Unpaired { prompt, completion: said(completion), label })
 }
 
 /// A margin that an `f32` holds.
@@ -166,18 +145,13 @@ fn prompt(columns: &Columns) -> Result<Vec<Message>> {
 fn shared_beginning(columns: &Columns) -> Result<Vec<Message>> {
     let conversation = |column| match present(columns, column) {
         Some(value @ Value::Array(_)) => messages(column, value),
-        Some(_) => Err(wrong(
-            "prompt",
-            "is missing (or chosen and rejected must be lists that begin with it)",
-        )),
+        Some(_) => {
+            Err(wrong("prompt", "is missing (or chosen and rejected must be lists that begin with it)"))
+        }
         None => Err(wrong(column, "is missing")),
     };
     let (chosen, rejected) = (conversation("chosen")?, conversation("rejected")?);
-    let shared = chosen
-        .iter()
-        .zip(&rejected)
-        .take_while(|(one, other)| one == other)
-        .count();
+    let shared = chosen.iter().zip(&rejected).take_while(|(one, other)| one == other).count();
     // Two equal conversations are found out by their equal answers.
     let shared = shared.min(chosen.len().saturating_sub(1));
     ends_with_question("chosen", &chosen[..shared])?;
@@ -192,17 +166,9 @@ fn completion(columns: &Columns, column: &'static str, prompt: &[Message]) -> Re
         Some(value) => {
             let all = messages(column, value)?;
             match all.strip_prefix(prompt).unwrap_or(&all) {
-                [
-                    Message {
-                        role: Author::Assistant,
-                        content,
-                    },
-                ] => content.clone(),
+                [Message { role: Author::Assistant, content }] => content.clone(),
                 _ => {
-                    return Err(wrong(
-                        column,
-                        "must be one message with role assistant (after the prompt)",
-                    ));
+                    return Err(wrong(column, "must be one message with role assistant (after the prompt)"));
                 }
             }
         }
@@ -213,10 +179,7 @@ fn completion(columns: &Columns, column: &'static str, prompt: &[Message]) -> Re
 
 fn messages(column: &'static str, value: &Value) -> Result<Vec<Message>> {
     let Value::Array(items) = value else {
-        return Err(wrong(
-            column,
-            "must be a list of messages {\"role\": …, \"content\": …}",
-        ));
+        return Err(wrong(column, "must be a list of messages {\"role\": …, \"content\": …}"));
     };
     let message = |(at, item): (usize, &Value)| {
         let problem = |problem: &str| wrong(column, &format!("message {}: {problem}", at + 1));
@@ -226,28 +189,17 @@ fn messages(column: &'static str, value: &Value) -> Result<Vec<Message>> {
             Some("assistant") => Author::Assistant,
             _ => return Err(problem("role must be system, user or assistant")),
         };
-        let content = item
-            .get("content")
-            .and_then(Value::as_str)
-            .ok_or_else(|| problem("content must be a text"))?;
-        Ok(Message {
-            role,
-            content: content.to_owned(),
-        })
+        let content =
+            item.get("content").and_then(Value::as_str).ok_or_else(|| problem("content must be a text"))?;
+        Ok(Message { role, content: content.to_owned() })
     };
     items.iter().enumerate().map(message).collect()
 }
 
 fn ends_with_question(column: &'static str, prompt: &[Message]) -> Result<()> {
     match prompt.last() {
-        Some(Message {
-            role: Author::User,
-            content,
-        }) => not_blank(column, content),
-        _ => Err(wrong(
-            column,
-            "what comes before the answer must end with a message of role user",
-        )),
+        Some(Message { role: Author::User, content }) => not_blank(column, content),
+        _ => Err(wrong(column, "what comes before the answer must end with a message of role user")),
     }
 }
 
@@ -255,10 +207,7 @@ fn access(columns: &Columns) -> Result<AccessLabel> {
     let problem = || wrong("groups", "must be a list of group names, or a list of such lists");
     let names = |value: &Value| -> Result<Groups> {
         let names = value.as_array().ok_or_else(problem)?;
-        names
-            .iter()
-            .map(|name| name.as_str().map(str::to_owned).ok_or_else(problem))
-            .collect()
+        names.iter().map(|name| name.as_str().map(str::to_owned).ok_or_else(problem)).collect()
     };
     let Some(value) = present(columns, "groups") else {
         return Ok(AccessLabel::default());
@@ -306,18 +255,11 @@ fn present<'a>(columns: &'a Columns, column: &str) -> Option<&'a Value> {
 }
 
 fn not_blank(column: &'static str, text: &str) -> Result<()> {
-    if text.trim().is_empty() {
-        Err(wrong(column, "must not be empty"))
-    } else {
-        Ok(())
-    }
+    if text.trim().is_empty() { Err(wrong(column, "must not be empty")) } else { Ok(()) }
 }
 
 fn wrong(column: &'static str, problem: &str) -> RowError {
-    RowError {
-        column,
-        problem: problem.to_owned(),
-    }
+    RowError { column, problem: problem.to_owned() }
 }
 
 /// The parser's reason; its line is always 1, the column is of use.

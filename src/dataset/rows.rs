@@ -180,11 +180,7 @@ pub(super) enum Imported {
 
 impl From<ImportedRow> for Imported {
     fn from(row: ImportedRow) -> Self {
-        let context = Context {
-            user: row.user,
-            passages: row.passages,
-            access: row.access,
-        };
+        let context = Context { user: row.user, passages: row.passages, access: row.access };
         let origin = Origin {
             ids: vec![row.id],
             source: Source::Import,
@@ -193,39 +189,19 @@ impl From<ImportedRow> for Imported {
             lineage: Some(row.lineage),
         };
         match row.signal {
-            ImportedSignal::Preference {
-                prompt,
-                chosen,
-                rejected,
-                margin,
-            } => Self::Preference(Row {
-                body: Preference {
-                    prompt,
-                    chosen: said(chosen),
-                    rejected: said(rejected),
-                    margin,
-                },
+            ImportedSignal::Preference { prompt, chosen, rejected, margin } => Self::Preference(Row {
+                body: Preference { prompt, chosen: said(chosen), rejected: said(rejected), margin },
                 context,
                 origin,
             }),
-            ImportedSignal::Unpaired {
-                prompt,
-                completion,
-                label,
-            } => Self::Unpaired(Row {
-                body: Unpaired {
-                    prompt,
-                    completion: said(completion),
-                    label,
-                },
+            ImportedSignal::Unpaired { prompt, completion, label } => Self::Unpaired(Row {
+                body: Unpaired { prompt, completion: said(completion), label },
                 context,
                 origin,
             }),
-            ImportedSignal::Prompt { prompt } => Self::Prompt(Row {
-                body: Prompt { prompt },
-                context,
-                origin,
-            }),
+            ImportedSignal::Prompt { prompt } => {
+                Self::Prompt(Row { body: Prompt { prompt }, context, origin })
+            }
         }
     }
 }

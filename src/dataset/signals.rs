@@ -82,9 +82,8 @@ pub fn unpaired(ledger: &dyn Ledger) -> Rows<'_, Unpaired> {
         }
         .boxed()
         .filter(|found| {
-            let blank = found
-                .as_ref()
-                .is_ok_and(|row: &UnpairedRow| row.body.completion.iter().all(is_blank));
+            let blank =
+                found.as_ref().is_ok_and(|row: &UnpairedRow| row.body.completion.iter().all(is_blank));
             std::future::ready(!blank)
         }),
     )
@@ -114,9 +113,7 @@ fn distinct<'a, T: Serialize + Send + 'a>(
 ) -> Rows<'a, T> {
     let mut seen = HashSet::new();
     rows.filter(move |row| {
-        let fresh = row
-            .as_ref()
-            .map_or(true, |row| seen.insert(content_digest(&row.body, &row.context)));
+        let fresh = row.as_ref().map_or(true, |row| seen.insert(content_digest(&row.body, &row.context)));
         std::future::ready(fresh)
     })
     .boxed()
@@ -145,11 +142,9 @@ where
 }
 
 fn approved(ledger: &dyn Ledger) -> BoxStream<'_, Result<Demonstration, LedgerError>> {
-    every(move |paging| async move {
-        ledger
-            .demonstrations(Some(DemonstrationStatus::Approved), &paging)
-            .await
-    })
+    every(
+        move |paging| async move { ledger.demonstrations(Some(DemonstrationStatus::Approved), &paging).await },
+    )
 }
 
 type Voted = (Vote, Comparison, AnswerRecord, AnswerRecord);
@@ -165,10 +160,7 @@ fn imported(ledger: &dyn Ledger) -> BoxStream<'_, Result<Imported, LedgerError>>
 }
 
 fn answered(ledger: &dyn Ledger) -> BoxStream<'_, Result<AnswerRecord, LedgerError>> {
-    let filter = AnswerFilter {
-        refused: Some(false),
-        ..AnswerFilter::default()
-    };
+    let filter = AnswerFilter { refused: Some(false), ..AnswerFilter::default() };
     let filter = std::sync::Arc::new(filter);
     every(move |paging| {
         let filter = filter.clone();
@@ -182,11 +174,7 @@ fn sft_row(demonstration: Demonstration) -> SftRow {
     messages.push(Message::assistant(demonstration.response));
     Row {
         body: Sft { messages },
-        context: Context {
-            user: Some(demonstration.author),
-            passages: demonstration.passages,
-            access,
-        },
+        context: Context { user: Some(demonstration.author), passages: demonstration.passages, access },
         origin: Origin {
             ids: vec![demonstration.id.into()],
             source: match demonstration.source {
@@ -205,26 +193,13 @@ fn demonstrated_prompt(demonstration: Demonstration) -> PromptRow {
     let prompt = demonstration.messages.clone();
     let SftRow { context, origin, .. } = sft_row(demonstration);
     // Who wrote the response says nothing about the question.
-    Row {
-        body: Prompt { prompt },
-        context: Context {
-            user: None,
-            ..context
-        },
-        origin,
-    }
+    Row { body: Prompt { prompt }, context: Context { user: None, ..context }, origin }
 }
 
 fn question_row(answer: AnswerRecord) -> PromptRow {
     let origin = answer_origin(Source::Question, &[&answer], answer.created);
     let context = answer_context(None, &answer);
-    Row {
-        body: Prompt {
-            prompt: answer.messages,
-        },
-        context,
-        origin,
-    }
+    Row { body: Prompt { prompt: answer.messages }, context, origin }
 }
 
 /// How much better, in the reward's units, as in Llama 2 (arXiv:2307.09288, section 3.2.2 and table 27) with three
@@ -249,12 +224,7 @@ fn vote_row((vote, comparison, left, right): Voted) -> Option<PreferenceRow> {
         access: both(&comparison.access, &both(&chosen.access, &rejected.access)),
         ..answer_context(Some(vote.user), &chosen)
     };
-    pair(
-        comparison.messages,
-        (chosen.answer, rejected.answer),
-        Some(margin(vote.strength)),
-    )
-    .map(|body| Row {
+    pair(comparison.messages, (chosen.answer, rejected.answer), Some(margin(vote.strength))).map(|body| Row {
         body,
         context,
         origin,
@@ -278,16 +248,8 @@ async fn correction_row(
         access: both(&demonstration_access(&demonstration), &answer.access),
         ..answer_context(Some(demonstration.author), &answer)
     };
-    let body = pair(
-        demonstration.messages,
-        (demonstration.response, answer.answer),
-        None,
-    );
-    Ok(body.map(|body| Row {
-        body,
-        context,
-        origin,
-    }))
+    let body = pair(demonstration.messages, (demonstration.response, answer.answer), None);
+    Ok(body.map(|body| Row { body, context, origin }))
 }
 
 /// What a thumb became.
@@ -318,16 +280,13 @@ fn thumbs(ledger: &dyn Ledger) -> BoxStream<'_, Result<Judged, LedgerError>> {
 
 /// Pairs each thumb up with the first free thumb down on another text.
 fn matched(thumbs: Vec<Thumb>) -> Vec<Judged> {
-    let (ups, downs): (Vec<_>, Vec<_>) = thumbs
-        .into_iter()
-        .partition(|thumb| thumb.feedback.rating == Some(Rating::Up));
+    let (ups, downs): (Vec<_>, Vec<_>) =
+        thumbs.into_iter().partition(|thumb| thumb.feedback.rating == Some(Rating::Up));
     let mut downs = VecDeque::from(downs);
     let mut judged = Vec::new();
     for up in ups {
         let opposite = downs.iter().position(|down| thumb_pair(&up, down).is_some());
-        let pair = opposite
-            .and_then(|at| downs.remove(at))
-            .and_then(|down| thumb_pair(&up, &down));
+        let pair = opposite.and_then(|at| downs.remove(at)).and_then(|down| thumb_pair(&up, &down));
         judged.push(pair.map_or_else(|| Judged::Single(thumb_row(up)), Judged::Pair));
     }
     judged.extend(downs.into_iter().map(|down| Judged::Single(thumb_row(down))));
@@ -336,11 +295,8 @@ fn matched(thumbs: Vec<Thumb>) -> Vec<Judged> {
 
 fn thumb_pair(up: &Thumb, down: &Thumb) -> Option<PreferenceRow> {
     let user = (up.feedback.user == down.feedback.user).then(|| up.feedback.user.clone());
-    let body = pair(
-        up.answer.messages.clone(),
-        (up.answer.answer.clone(), down.answer.answer.clone()),
-        None,
-    )?;
+    let body =
+        pair(up.answer.messages.clone(), (up.answer.answer.clone(), down.answer.answer.clone()), None)?;
     let created = up.feedback.created.max(down.feedback.created);
     Some(Row {
         body,
@@ -353,12 +309,7 @@ fn thumb_pair(up: &Thumb, down: &Thumb) -> Option<PreferenceRow> {
 }
 
 fn thumb_row(thumb: Thumb) -> UnpairedRow {
-    let Feedback {
-        user,
-        created,
-        rating,
-        ..
-    } = thumb.feedback;
+    let Feedback { user, created, rating, .. } = thumb.feedback;
     judged_answer(thumb.answer, (user, rating == Some(Rating::Up)), |answer| {
         answer_origin(Source::Thumb, &[answer], created)
     })
@@ -377,16 +328,8 @@ fn judged_answer(
     origin: impl FnOnce(&AnswerRecord) -> Origin,
 ) -> UnpairedRow {
     let (origin, context) = (origin(&answer), answer_context(Some(user), &answer));
-    let body = Unpaired {
-        prompt: answer.messages,
-        completion: said(answer.answer),
-        label,
-    };
-    Row {
-        body,
-        context,
-        origin,
-    }
+    let body = Unpaired { prompt: answer.messages, completion: said(answer.answer), label };
+    Row { body, context, origin }
 }
 
 /// A pair, unless it teaches nothing.
@@ -396,32 +339,17 @@ fn pair(
     margin: Option<f32>,
 ) -> Option<Preference> {
     let teaches = !chosen.trim().is_empty() && !rejected.trim().is_empty() && chosen != rejected;
-    teaches.then(|| Preference {
-        prompt,
-        chosen: said(chosen),
-        rejected: said(rejected),
-        margin,
-    })
+    teaches.then(|| Preference { prompt, chosen: said(chosen), rejected: said(rejected), margin })
 }
 
 fn answer_context(user: Option<String>, answer: &AnswerRecord) -> Context {
-    let passages = answer
-        .passages
-        .iter()
-        .map(|passage| passage.text.clone())
-        .collect();
-    Context {
-        user,
-        passages: Some(passages),
-        access: answer.access.clone(),
-    }
+    let passages = answer.passages.iter().map(|passage| passage.text.clone()).collect();
+    Context { user, passages: Some(passages), access: answer.access.clone() }
 }
 
 fn answer_origin(source: Source, answers: &[&AnswerRecord], created: Millis) -> Origin {
     let generation = answers.first().map(|answer| &answer.generation);
-    let one = answers
-        .iter()
-        .all(|answer| Some(&answer.generation) == generation);
+    let one = answers.iter().all(|answer| Some(&answer.generation) == generation);
     Origin {
         ids: answers.iter().map(|answer| answer.id.to_string()).collect(),
         source,
@@ -432,13 +360,7 @@ fn answer_origin(source: Source, answers: &[&AnswerRecord], created: Millis) -> 
 }
 
 fn demonstration_access(demonstration: &Demonstration) -> AccessLabel {
-    AccessLabel::of(
-        demonstration
-            .access
-            .clauses()
-            .iter()
-            .chain([&demonstration.groups]),
-    )
+    AccessLabel::of(demonstration.access.clauses().iter().chain([&demonstration.groups]))
 }
 
 fn both(one: &AccessLabel, other: &AccessLabel) -> AccessLabel {

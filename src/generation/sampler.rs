@@ -47,7 +47,8 @@ impl Sampler {
         let top = top.into_iter().map(|token| (token, logits[token as usize] - log_total)).collect();
         let before = self.penalise(&mut logits);
         let token = if self.temperature <= f32::EPSILON { argmax(&logits)? } else { self.pick(&logits)? };
-        let raw = before.iter().find(|(t, _)| *t == token).map_or(logits[token as usize], |(_, logit)| *logit);
+        let raw =
+            before.iter().find(|(t, _)| *t == token).map_or(logits[token as usize], |(_, logit)| *logit);
         self.drawn.push(token);
         Some(Draw { token, logprob: raw - log_total, top })
     }
@@ -64,8 +65,11 @@ impl Sampler {
         for token in seen {
             if let Some(logit) = logits.get_mut(token as usize) {
                 before.push((token, *logit));
-                *logit =
-                    if *logit > 0.0 { *logit / self.repetition_penalty } else { *logit * self.repetition_penalty };
+                *logit = if *logit > 0.0 {
+                    *logit / self.repetition_penalty
+                } else {
+                    *logit * self.repetition_penalty
+                };
             }
         }
         before

@@ -173,11 +173,19 @@ impl Slot {
 }
 
 async fn probe(generator: &dyn Generator) -> Result<(), GenerationError> {
-    let failed =
-        |problem: &str| GenerationError::Probe { generation: generator.id().clone(), problem: problem.into() };
+    let failed = |problem: &str| GenerationError::Probe {
+        generation: generator.id().clone(),
+        problem: problem.into(),
+    };
     let prompt = generator.render(&[Message::user("Say yes.")])?;
-    let sampling =
-        Sampling { temperature: 0.0, top_p: 1.0, repetition_penalty: 1.0, max_tokens: 2, seed: 0, stop: vec![] };
+    let sampling = Sampling {
+        temperature: 0.0,
+        top_p: 1.0,
+        repetition_penalty: 1.0,
+        max_tokens: 2,
+        seed: 0,
+        stop: vec![],
+    };
     let request = GenerateRequest { prompt: prompt.into(), sampling, top_logprobs: 0 };
     match generator.generate(request).await?.next().await {
         Some(Ok(Event::Token(token))) if token.logprob.is_finite() => Ok(()),
@@ -212,7 +220,10 @@ mod tests {
         let lease = slot.lease(None).unwrap();
         swap(&slot, "gen-b").await;
         assert_eq!(lease.generator().id().as_str(), "gen-a");
-        assert_eq!(slot.generations().iter().map(GenerationId::as_str).collect::<Vec<_>>(), ["gen-b", "gen-a"]);
+        assert_eq!(
+            slot.generations().iter().map(GenerationId::as_str).collect::<Vec<_>>(),
+            ["gen-b", "gen-a"]
+        );
         let weak = Arc::downgrade(lease.generator());
         drop(lease);
         while weak.strong_count() > 0 {

@@ -36,11 +36,7 @@ macro_rules! implement_ledger {
             }
 
             async fn answers(&self, filter: &AnswerFilter, paging: &Paging) -> Result<Page<AnswerRecord>> {
-                let statement = if filter.user.is_some() {
-                    sql::ANSWERS_OF_USER
-                } else {
-                    sql::ANSWERS
-                };
+                let statement = if filter.user.is_some() { sql::ANSWERS_OF_USER } else { sql::ANSWERS };
                 let (created, id) = rows::before(paging)?;
                 let found: Vec<Recorded> = sqlx::query_as(statement)
                     .bind(created)
@@ -53,12 +49,7 @@ macro_rules! implement_ledger {
                     .fetch_all(self.readers())
                     .await
                     .map_err(failed("listing answers"))?;
-                rows::page(
-                    found,
-                    paging,
-                    |row| rows::cursor(row.1, &row.0),
-                    |row| rows::answer(&row.2),
-                )
+                rows::page(found, paging, |row| rows::cursor(row.1, &row.0), |row| rows::answer(&row.2))
             }
 
             async fn record_comparison(
@@ -81,17 +72,11 @@ macro_rules! implement_ledger {
                     .await;
                 match inserted {
                     Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
-                        return Err(LedgerError::Conflict(format!(
-                            "comparison {} exists",
-                            comparison.id
-                        )));
+                        return Err(LedgerError::Conflict(format!("comparison {} exists", comparison.id)));
                     }
                     other => other.map_err(failed("recording a comparison"))?,
                 };
-                write
-                    .commit()
-                    .await
-                    .map_err(failed("recording a comparison"))
+                write.commit().await.map_err(failed("recording a comparison"))
             }
 
             async fn comparison(&self, id: &ComparisonId) -> Result<Option<Comparison>> {
@@ -117,12 +102,7 @@ macro_rules! implement_ledger {
                     .fetch_all(self.readers())
                     .await
                     .map_err(failed("listing comparisons"))?;
-                rows::page(
-                    found,
-                    paging,
-                    |row| rows::cursor(row.1, &row.0),
-                    |row| rows::comparison(&row.2),
-                )
+                rows::page(found, paging, |row| rows::cursor(row.1, &row.0), |row| rows::comparison(&row.2))
             }
 
             async fn put_vote(&self, vote: &Vote) -> Result<()> {
@@ -167,10 +147,7 @@ macro_rules! implement_ledger {
                     .fetch_all(self.readers())
                     .await
                     .map_err(failed("reading votes"))?;
-                found
-                    .into_iter()
-                    .map(|(_, created, record)| rows::vote(created, &record))
-                    .collect()
+                found.into_iter().map(|(_, created, record)| rows::vote(created, &record)).collect()
             }
 
             async fn voted_pairs(
@@ -185,12 +162,7 @@ macro_rules! implement_ledger {
                     .fetch_all(self.readers())
                     .await
                     .map_err(failed("listing votes"))?;
-                rows::page(
-                    found,
-                    paging,
-                    |row| rows::cursor(row.1, &row.0),
-                    rows::voted_pair,
-                )
+                rows::page(found, paging, |row| rows::cursor(row.1, &row.0), rows::voted_pair)
             }
 
             async fn put_feedback(&self, feedback: &Feedback) -> Result<()> {
@@ -225,10 +197,7 @@ macro_rules! implement_ledger {
                     .fetch_all(self.readers())
                     .await
                     .map_err(failed("reading feedback"))?;
-                found
-                    .into_iter()
-                    .map(|(_, created, record)| rows::feedback(created, &record))
-                    .collect()
+                found.into_iter().map(|(_, created, record)| rows::feedback(created, &record)).collect()
             }
 
             async fn feedback(&self, paging: &Paging) -> Result<Page<(Feedback, AnswerRecord)>> {
@@ -257,12 +226,7 @@ macro_rules! implement_ledger {
                     .fetch_all(self.readers())
                     .await
                     .map_err(failed("listing thumbs"))?;
-                rows::page(
-                    found,
-                    paging,
-                    |row| format!("{}.{}", row.0, row.1),
-                    rows::thumb,
-                )
+                rows::page(found, paging, |row| format!("{}.{}", row.0, row.1), rows::thumb)
             }
 
             async fn put_demonstration(&self, demonstration: &Demonstration) -> Result<()> {
@@ -293,12 +257,7 @@ macro_rules! implement_ledger {
                     .fetch_all(self.readers())
                     .await
                     .map_err(failed("listing demonstrations"))?;
-                rows::page(
-                    found,
-                    paging,
-                    |row| rows::cursor(row.1, &row.0),
-                    rows::demonstration,
-                )
+                rows::page(found, paging, |row| rows::cursor(row.1, &row.0), rows::demonstration)
             }
 
             async fn set_demonstration_deleted(&self, id: &DemonstrationId, deleted: bool) -> Result<bool> {
@@ -349,12 +308,7 @@ macro_rules! implement_ledger {
                     .fetch_all(self.readers())
                     .await
                     .map_err(failed("listing imported rows"))?;
-                rows::page(
-                    found,
-                    paging,
-                    |row| rows::cursor(row.1, &row.0),
-                    rows::imported,
-                )
+                rows::page(found, paging, |row| rows::cursor(row.1, &row.0), rows::imported)
             }
 
             async fn create_token(&self, token: &TokenRow, secret_sha256: &str) -> Result<()> {
@@ -428,15 +382,9 @@ macro_rules! implement_ledger {
                     let done = sqlx::query(statement).bind(user).execute(&mut *write).await;
                     deleted += done.map_err(failed("forgetting a person"))?.rows_affected();
                 }
-                let renamed = sqlx::query(sql::FORGET_AUTHOR)
-                    .bind(user)
-                    .execute(&mut *write)
-                    .await;
+                let renamed = sqlx::query(sql::FORGET_AUTHOR).bind(user).execute(&mut *write).await;
                 renamed.map_err(failed("forgetting a person"))?;
-                write
-                    .commit()
-                    .await
-                    .map_err(failed("forgetting a person"))?;
+                write.commit().await.map_err(failed("forgetting a person"))?;
                 Ok(deleted)
             }
 
@@ -446,20 +394,12 @@ macro_rules! implement_ledger {
                         .fetch_one(self.readers())
                         .await
                         .map_err(failed("counting"))?;
-                Ok(Counts {
-                    answers,
-                    feedback,
-                    comparisons,
-                    votes,
-                    demonstrations,
-                    imported,
-                })
+                Ok(Counts { answers, feedback, comparisons, votes, demonstrations, imported })
             }
 
             async fn ping(&self) -> Result<()> {
                 let done = sqlx::query("SELECT 1").execute(self.readers()).await;
-                done.map(drop)
-                    .map_err(failed("asking whether the database answers"))
+                done.map(drop).map_err(failed("asking whether the database answers"))
             }
 
             async fn close(&self) {

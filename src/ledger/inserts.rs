@@ -33,9 +33,9 @@ macro_rules! implement_inserts {
                     .execute(&mut **write)
                     .await;
                 match inserted {
-                    Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Err(
-                        LedgerError::Conflict(format!("answer {} was recorded before", answer.id)),
-                    ),
+                    Err(sqlx::Error::Database(error)) if error.is_unique_violation() => {
+                        Err(LedgerError::Conflict(format!("answer {} was recorded before", answer.id)))
+                    }
                     other => other.map(drop).map_err(failed("recording an answer")),
                 }
             }
@@ -54,9 +54,7 @@ macro_rules! implement_inserts {
                     .bind(rows::demonstration_record(demonstration)?)
                     .execute(to)
                     .await;
-                Ok(done
-                    .map_err(failed("writing a demonstration"))?
-                    .rows_affected())
+                Ok(done.map_err(failed("writing a demonstration"))?.rows_affected())
             }
         }
     };

@@ -29,9 +29,7 @@ impl PostgresLedger {
             .connect_with(options)
             .await
             .map_err(failed("connecting to the database"))?;
-        sqlx::migrate!("src/ledger/migrations/postgres")
-            .run(&pool)
-            .await?;
+        sqlx::migrate!("src/ledger/migrations/postgres").run(&pool).await?;
         Ok(Self { pool })
     }
 

@@ -29,9 +29,8 @@ pub(super) type StoredToken = (String, String, String, String, i64, Option<i64>,
 /// Maps a database's error to the ledger's.
 pub(super) fn failed(operation: &'static str) -> impl Fn(sqlx::Error) -> LedgerError {
     move |source| {
-        let code = source
-            .as_database_error()
-            .and_then(|error| error.code().map(std::borrow::Cow::into_owned));
+        let code =
+            source.as_database_error().and_then(|error| error.code().map(std::borrow::Cow::into_owned));
         match code.as_deref() {
             // SQLITE_FULL; SQLITE_IOERR_SHMSIZE, when the write-ahead log's index can not grow; PostgreSQL disk_full.
             Some("13" | "4874" | "53100") => LedgerError::Full(source),
@@ -71,14 +70,7 @@ pub(super) fn prompt_key(answer: &AnswerRecord) -> String {
     };
     for message in &answer.messages {
         part(&format!("{:?}", message.role));
-        part(
-            &message
-                .content
-                .split_whitespace()
-                .collect::<Vec<_>>()
-                .join(" ")
-                .to_lowercase(),
-        );
+        part(&message.content.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase());
     }
     for passage in &answer.passages {
         part(&passage.passage_id);
@@ -88,25 +80,16 @@ pub(super) fn prompt_key(answer: &AnswerRecord) -> String {
 
 /// What the text filter looks through: the question and the answer in lower case. PostgreSQL keeps no NUL in text.
 pub(super) fn search_text(answer: &AnswerRecord) -> String {
-    let question = answer
-        .messages
-        .last()
-        .map_or("", |message| message.content.as_str());
-    format!("{question}\n{}", answer.answer)
-        .to_lowercase()
-        .replace('\0', "")
+    let question = answer.messages.last().map_or("", |message| message.content.as_str());
+    format!("{question}\n{}", answer.answer).to_lowercase().replace('\0', "")
 }
 
 /// The LIKE pattern (escape character `!`) of a filter's text.
 pub(super) fn pattern(filter: &AnswerFilter) -> Option<String> {
     let text = filter.text.as_deref()?;
     let text: String = text.chars().take(MAX_FILTER_CHARS).collect();
-    let escaped = text
-        .to_lowercase()
-        .replace('\0', "")
-        .replace('!', "!!")
-        .replace('%', "!%")
-        .replace('_', "!_");
+    let escaped =
+        text.to_lowercase().replace('\0', "").replace('!', "!!").replace('%', "!%").replace('_', "!_");
     Some(format!("%{escaped}%"))
 }
 
@@ -139,9 +122,7 @@ pub(super) fn after_prompt(paging: &Paging) -> Result<(String, String)> {
     let Some(cursor) = &paging.before else {
         return Ok(Default::default());
     };
-    let (key, id) = cursor
-        .split_once('.')
-        .ok_or_else(|| LedgerError::Cursor(cursor.clone()))?;
+    let (key, id) = cursor.split_once('.').ok_or_else(|| LedgerError::Cursor(cursor.clone()))?;
     Ok((key.to_owned(), id.to_owned()))
 }
 
@@ -175,18 +156,12 @@ pub(super) fn comparison(record: &str) -> Result<Comparison> {
 
 pub(super) fn vote(created: i64, record: &str) -> Result<Vote> {
     let vote: Vote = decode("votes.record", record)?;
-    Ok(Vote {
-        created: Millis(created),
-        ..vote
-    })
+    Ok(Vote { created: Millis(created), ..vote })
 }
 
 pub(super) fn feedback(created: i64, record: &str) -> Result<Feedback> {
     let feedback: Feedback = decode("feedback.record", record)?;
-    Ok(Feedback {
-        created: Millis(created),
-        ..feedback
-    })
+    Ok(Feedback { created: Millis(created), ..feedback })
 }
 
 pub(super) fn imported((_, _, record): Recorded) -> Result<ImportedRow> {
@@ -195,38 +170,22 @@ pub(super) fn imported((_, _, record): Recorded) -> Result<ImportedRow> {
 
 pub(super) fn demonstration((_, created, author, record): DemonstrationRow) -> Result<Demonstration> {
     let demonstration: Demonstration = decode("demonstrations.record", &record)?;
-    Ok(Demonstration {
-        created: Millis(created),
-        author,
-        ..demonstration
-    })
+    Ok(Demonstration { created: Millis(created), author, ..demonstration })
 }
 
 /// The JSON of a demonstration, without its author.
 pub(super) fn demonstration_record(demonstration: &Demonstration) -> Result<String> {
-    let record = Demonstration {
-        author: String::new(),
-        ..demonstration.clone()
-    };
+    let record = Demonstration { author: String::new(), ..demonstration.clone() };
     encode("demonstrations.record", &record)
 }
 
 pub(super) fn voted_pair(row: VotedPairRow) -> Result<(Vote, Comparison, AnswerRecord, AnswerRecord)> {
     let (_, created, vote_record, comparison_record, left, right) = row;
-    Ok((
-        vote(created, &vote_record)?,
-        comparison(&comparison_record)?,
-        answer(&left)?,
-        answer(&right)?,
-    ))
+    Ok((vote(created, &vote_record)?, comparison(&comparison_record)?, answer(&left)?, answer(&right)?))
 }
 
 pub(super) fn thumb((prompt_key, _, created, record, answer_record): ThumbRow) -> Result<Thumb> {
-    Ok(Thumb {
-        prompt_key,
-        feedback: feedback(created, &record)?,
-        answer: answer(&answer_record)?,
-    })
+    Ok(Thumb { prompt_key, feedback: feedback(created, &record)?, answer: answer(&answer_record)? })
 }
 
 pub(super) fn token(row: StoredToken) -> Result<TokenRow> {

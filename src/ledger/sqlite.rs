@@ -57,11 +57,7 @@ impl SqliteLedger {
             .await
             .map_err(opening())?;
         let recorder = Recorder::start(writer.clone());
-        Ok(Self {
-            writer,
-            readers,
-            recorder,
-        })
+        Ok(Self { writer, readers, recorder })
     }
 
     pub(super) fn writer(&self) -> &SqlitePool {

@@ -34,11 +34,7 @@ impl Harness {
 
     pub(crate) async fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self {
-            ledger: open(None, dir.path()).await.unwrap(),
-            url: None,
-            dir: Arc::new(dir),
-        }
+        Self { ledger: open(None, dir.path()).await.unwrap(), url: None, dir: Arc::new(dir) }
     }
 }
 
@@ -57,27 +53,16 @@ async fn on_postgres<F: Future<Output = ()>>(test: impl FnOnce(Harness) -> F) {
         return;
     };
     let name = format!("attune_test_{}", uuid::Uuid::now_v7().simple());
-    sqlx::query(&format!("CREATE DATABASE {name}"))
-        .execute(&mut admin)
-        .await
-        .unwrap();
+    sqlx::query(&format!("CREATE DATABASE {name}")).execute(&mut admin).await.unwrap();
     let url = format!("{server}/{name}");
     let dir = Arc::new(tempfile::tempdir().unwrap());
     let outcome = AssertUnwindSafe(async {
         let ledger = open(Some(&url), dir.path()).await.unwrap();
-        test(Harness {
-            ledger,
-            url: Some(url.clone()),
-            dir,
-        })
-        .await;
+        test(Harness { ledger, url: Some(url.clone()), dir }).await;
     })
     .catch_unwind()
     .await;
-    sqlx::query(&format!("DROP DATABASE {name} WITH (FORCE)"))
-        .execute(&mut admin)
-        .await
-        .unwrap();
+    sqlx::query(&format!("DROP DATABASE {name} WITH (FORCE)")).execute(&mut admin).await.unwrap();
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
@@ -123,17 +108,9 @@ contract!(
 #[tokio::test]
 async fn other_databases_are_refused_without_showing_the_password() {
     let dir = tempfile::tempdir().unwrap();
-    for url in [
-        "mysql://root:hunter2@host/db",
-        "sqlite:",
-        "sqlite::memory:",
-        "hunter2",
-    ] {
+    for url in ["mysql://root:hunter2@host/db", "sqlite:", "sqlite::memory:", "hunter2"] {
         let error = open(Some(url), dir.path()).await.unwrap_err();
         assert!(matches!(error, LedgerError::Url(_)), "{url}: {error}");
-        assert!(
-            url == "hunter2" || !error.to_string().contains("hunter2"),
-            "{error}"
-        );
+        assert!(url == "hunter2" || !error.to_string().contains("hunter2"), "{error}");
     }
 }

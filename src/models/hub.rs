@@ -26,13 +26,8 @@ const ATTEMPTS: u32 = 4;
 impl Hub {
     /// Keeps files under `hub` in the cache of models. `HF_ENDPOINT` names another hub, `HF_TOKEN` is sent to it.
     pub(super) fn new(cache: &Path) -> Self {
-        let endpoint = std::env::var("HF_ENDPOINT")
-            .ok()
-            .filter(|endpoint| !endpoint.is_empty());
-        Self {
-            cache: Cache::new(cache.join("hub")),
-            endpoint,
-        }
+        let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|endpoint| !endpoint.is_empty());
+        Self { cache: Cache::new(cache.join("hub")), endpoint }
     }
 
     /// The file as fetched earlier.
@@ -54,16 +49,8 @@ impl Hub {
         needed: impl Fn(&str) -> bool,
         progress: &dyn Progress,
     ) -> Result<PathBuf, String> {
-        let info = self
-            .api()?
-            .model(repo.to_owned())
-            .info()
-            .map_err(|error| reason(&error, repo))?;
-        let names = info
-            .siblings
-            .into_iter()
-            .map(|file| file.rfilename)
-            .filter(|name| needed(name));
+        let info = self.api()?.model(repo.to_owned()).info().map_err(|error| reason(&error, repo))?;
+        let names = info.siblings.into_iter().map(|file| file.rfilename).filter(|name| needed(name));
         for name in names {
             let path = self.fetch(repo, &name, progress)?;
             if !path.parent().is_some_and(|folder| folder.ends_with(&info.sha)) {
@@ -71,8 +58,7 @@ impl Hub {
             }
         }
         fs::write(self.complete_marker(repo), &info.sha).map_err(|error| error.to_string())?;
-        self.cached_folder(repo)
-            .ok_or_else(|| format!("{repo} has none of the files of such a model"))
+        self.cached_folder(repo).ok_or_else(|| format!("{repo} has none of the files of such a model"))
     }
 
     fn repo_folder(&self, repo: &str) -> PathBuf {
@@ -92,14 +78,8 @@ impl Hub {
         let source = self.api()?.repo(Repo::model(repo.to_owned()));
         let mut attempt = 1;
         let path = loop {
-            let fetched = source.download_with_progress(
-                name,
-                Task {
-                    started: false,
-                    progress,
-                    done_bytes: 0,
-                },
-            );
+            let fetched =
+                source.download_with_progress(name, Task { started: false, progress, done_bytes: 0 });
             progress.finish();
             match fetched {
                 Ok(path) => break path,
@@ -163,25 +143,14 @@ fn reason(error: &ApiError, repo: &str) -> String {
 fn check(link: &Path) -> Result<(), String> {
     let path = fs::canonicalize(link).map_err(|error| error.to_string())?;
     let mut wanted = [0; 32];
-    let name = path
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if hex::decode_to_slice(name, &mut wanted).is_err() {
         return Ok(());
     }
     let found = file::sha256(&path).map_err(|error| crate::error::chain(&error))?;
     file::check_sha256(&path, &found, &wanted).map_err(|error| {
         let removed = fs::remove_file(link).and_then(|()| fs::remove_file(&path));
-        format!(
-            "{error}{}",
-            if removed.is_ok() {
-                "; it was removed, try again"
-            } else {
-                "; remove it"
-            }
-        )
+        format!("{error}{}", if removed.is_ok() { "; it was removed, try again" } else { "; remove it" })
     })
 }
 
@@ -267,29 +236,19 @@ mod tests {
         if path != "/o/n/resolve/main/model.safetensors" {
             return send("404 Not Found".into(), b"", 0);
         }
-        let range = request
-            .iter()
-            .find_map(|line| line.strip_prefix("Range: bytes="))
-            .unwrap();
+        let range = request.iter().find_map(|line| line.strip_prefix("Range: bytes=")).unwrap();
         let (from, to) = range.split_once('-').unwrap();
         let from: usize = from.parse().unwrap();
         let to = to.parse().map_or(content.len(), |to: usize| to + 1);
         let whole = (from, to) == (0, content.len());
         seen.lock().unwrap().push((from, to));
-        let head = format!(
-            "206 Partial Content\r\ncontent-range: bytes {from}-{}/{}",
-            to - 1,
-            content.len()
-        );
+        let head = format!("206 Partial Content\r\ncontent-range: bytes {from}-{}/{}", to - 1, content.len());
         let body = &content[from..if whole { to / 2 } else { to }];
         send(head, body, to - from);
     }
 
     fn hub(cache: &Path, endpoint: &str) -> Hub {
-        Hub {
-            cache: Cache::new(cache.join("hub")),
-            endpoint: Some(endpoint.to_owned()),
-        }
+        Hub { cache: Cache::new(cache.join("hub")), endpoint: Some(endpoint.to_owned()) }
     }
 
     #[test]
@@ -299,9 +258,7 @@ mod tests {
         let local = LocalHub::start(content.clone(), hex::encode(Sha256::digest(&content)));
         let hub = hub(cache.path(), &local.endpoint);
         assert_eq!(hub.cached_folder("o/n"), None);
-        let folder = hub
-            .fetch_folder("o/n", |name| name.starts_with("model"), &LogLines::default())
-            .unwrap();
+        let folder = hub.fetch_folder("o/n", |name| name.starts_with("model"), &LogLines::default()).unwrap();
         assert_eq!(fs::read(folder.join("model.safetensors")).unwrap(), content);
         // One byte to learn the size, the transfer that broke, and its rest: nothing twice.
         let ranges = local.ranges.lock().unwrap().clone();
@@ -316,9 +273,7 @@ mod tests {
         let cache = tempfile::tempdir().unwrap();
         let local = LocalHub::start(vec![7; 1000], hex::encode(Sha256::digest(b"other")));
         let hub = hub(cache.path(), &local.endpoint);
-        let error = hub
-            .fetch("o/n", "model.safetensors", &LogLines::default())
-            .unwrap_err();
+        let error = hub.fetch("o/n", "model.safetensors", &LogLines::default()).unwrap_err();
         assert!(error.contains("SHA-256") && error.contains("removed"), "{error}");
         assert_eq!(hub.cached("o/n", "model.safetensors"), None);
     }
@@ -327,9 +282,8 @@ mod tests {
     fn what_the_hub_does_not_have_is_said() {
         let cache = tempfile::tempdir().unwrap();
         let local = LocalHub::start(vec![7; 10], "x".into());
-        let error = hub(cache.path(), &local.endpoint)
-            .fetch("o/n", "a.gguf", &LogLines::default())
-            .unwrap_err();
+        let error =
+            hub(cache.path(), &local.endpoint).fetch("o/n", "a.gguf", &LogLines::default()).unwrap_err();
         assert_eq!(error, "a.gguf: o/n does not have it");
         let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let hub = hub(cache.path(), &format!("http://{gone}"));

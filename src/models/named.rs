@@ -30,11 +30,7 @@ impl Named {
                 return Ok(Self::Catalog(entry));
             }
             let (is, wanted) = (entry.kind.as_str(), wanted.as_str());
-            return Err(ModelsError::WrongKind {
-                name: name.to_owned(),
-                is,
-                wanted,
-            });
+            return Err(ModelsError::WrongKind { name: name.to_owned(), is, wanted });
         }
         let path = Path::new(name);
         if path.is_dir() {
@@ -43,27 +39,19 @@ impl Named {
         if path.is_file() {
             return Ok(Self::File(path.to_owned()));
         }
-        let is_gguf = path
-            .extension()
-            .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+        let is_gguf = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
         let parts: Vec<&str> = name.split('/').collect();
         match parts[..] {
-            [owner, repo] if !is_gguf && is_hub_part(owner) && is_hub_part(repo) => Ok(Self::HubFolder {
-                repo: name.to_owned(),
-            }),
+            [owner, repo] if !is_gguf && is_hub_part(owner) && is_hub_part(repo) => {
+                Ok(Self::HubFolder { repo: name.to_owned() })
+            }
             [owner, repo, ref file @ ..]
                 if is_gguf && !file.is_empty() && parts.iter().all(|part| is_hub_part(part)) =>
             {
-                Ok(Self::HubFile {
-                    repo: format!("{owner}/{repo}"),
-                    file: file.iter().collect(),
-                })
+                Ok(Self::HubFile { repo: format!("{owner}/{repo}"), file: file.iter().collect() })
             }
             _ if is_gguf || parts.len() > 1 => Err(ModelsError::Missing(path.to_owned())),
-            _ => Err(ModelsError::Unknown {
-                name: name.to_owned(),
-                known: catalog().names_like(name),
-            }),
+            _ => Err(ModelsError::Unknown { name: name.to_owned(), known: catalog().names_like(name) }),
         }
     }
 }
@@ -76,22 +64,14 @@ fn is_hub_part(part: &str) -> bool {
 /// The name of a model that is given by its path.
 pub(super) fn stem(path: &Path) -> String {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let name = if path.is_dir() {
-        path.file_name()
-    } else {
-        path.file_stem()
-    };
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
     name.unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// A folder name for a model outside the catalogue; no name of the catalogue has two dashes.
 pub(super) fn folder_name(name: &str) -> String {
     let plain = |c: char| {
-        if c.is_ascii_alphanumeric() || "._-".contains(c) {
-            c
-        } else {
-            '-'
-        }
+        if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' }
     };
     format!("other--{}", name.chars().map(plain).collect::<String>())
 }
@@ -110,18 +90,12 @@ mod tests {
         let file = folder.path().join("my.gguf");
         std::fs::write(&file, "").unwrap();
         assert!(matches!(parse("smollm2-135m-instruct"), Ok(Named::Catalog(_))));
-        assert!(matches!(
-            parse(folder.path().to_str().unwrap()),
-            Ok(Named::Folder(_))
-        ));
+        assert!(matches!(parse(folder.path().to_str().unwrap()), Ok(Named::Folder(_))));
         assert!(matches!(parse(file.to_str().unwrap()), Ok(Named::File(_))));
         assert!(matches!(parse("owner/name"), Ok(Named::HubFolder { repo }) if repo == "owner/name"));
         match parse("owner/name/sub/file.Q8_0.gguf") {
             Ok(Named::HubFile { repo, file }) => {
-                assert_eq!(
-                    (repo.as_str(), file.to_str()),
-                    ("owner/name", Some("sub/file.Q8_0.gguf"))
-                );
+                assert_eq!((repo.as_str(), file.to_str()), ("owner/name", Some("sub/file.Q8_0.gguf")));
             }
             other => panic!("{other:?}"),
         }

@@ -21,11 +21,7 @@ pub trait Progress: Send + Sync {
 /// A bar when standard error is a terminal, log lines otherwise.
 #[must_use]
 pub fn for_this_process() -> Box<dyn Progress> {
-    if std::io::stderr().is_terminal() {
-        Box::new(Bar::new())
-    } else {
-        Box::new(LogLines::default())
-    }
+    if std::io::stderr().is_terminal() { Box::new(Bar::new()) } else { Box::new(LogLines::default()) }
 }
 
 /// Draws a bar on standard error.
@@ -37,9 +33,7 @@ pub struct Bar {
 impl Bar {
     fn new() -> Self {
         let bar = ProgressBar::hidden();
-        bar.set_style(style(
-            "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}",
-        ));
+        bar.set_style(style("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}"));
         Self { bar }
     }
 }
@@ -93,13 +87,8 @@ impl Progress for LogLines {
     fn start(&self, what: &str, total_bytes: u64) {
         tracing::info!(total_bytes, "{what}");
         let now = Instant::now();
-        let current = Current {
-            what: what.to_owned(),
-            total_bytes,
-            done_bytes: 0,
-            started: now,
-            last_line: now,
-        };
+        let current =
+            Current { what: what.to_owned(), total_bytes, done_bytes: 0, started: now, last_line: now };
         *self.lock() = Some(current);
     }
 
@@ -116,12 +105,7 @@ impl Progress for LogLines {
     fn finish(&self) {
         if let Some(current) = self.lock().take() {
             let seconds = current.started.elapsed().as_secs_f32();
-            tracing::info!(
-                done_bytes = current.done_bytes,
-                seconds,
-                "{}: ended",
-                current.what
-            );
+            tracing::info!(done_bytes = current.done_bytes, seconds, "{}: ended", current.what);
         }
     }
 }
@@ -129,8 +113,6 @@ impl Progress for LogLines {
 impl LogLines {
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Current>> {
         // A panic between two plain stores leaves nothing half done.
-        self.current
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.current.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

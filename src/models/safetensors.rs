@@ -30,10 +30,7 @@ pub(super) fn describe(folder: &Path) -> Result<Described, ModelsError> {
     let config = required(folder, "config.json")?;
     let tokenizer_config = optional(folder, "tokenizer_config.json")?;
     let generation_config = optional(folder, "generation_config.json")?;
-    let family = config
-        .get("model_type")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let family = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
     if !SUPPORTED.contains(&family) {
         let problem = format!("model_type {family:?} is none of {}", SUPPORTED.join(", "));
         return Err(ModelsError::unsupported(folder, problem));
@@ -41,10 +38,8 @@ pub(super) fn describe(folder: &Path) -> Result<Described, ModelsError> {
     let path = folder.join("tokenizer.json");
     let tokenizer = Tokenizer::from_file(&path).map_err(|error| ModelsError::damaged(&path, error))?;
     let chat_template = chat_template(folder, &tokenizer_config)?;
-    let eos_ids: Vec<u32> = [&generation_config, &config]
-        .into_iter()
-        .flat_map(|map| ids(map, "eos_token_id"))
-        .collect();
+    let eos_ids: Vec<u32> =
+        [&generation_config, &config].into_iter().flat_map(|map| ids(map, "eos_token_id")).collect();
     let bos_id = ids(&config, "bos_token_id").into_iter().next();
     let token = |key: &str, id: Option<u32>| {
         let text = match tokenizer_config.get(key) {
@@ -72,10 +67,7 @@ pub(super) fn sha256(folder: &Path) -> Result<[u8; 32], ModelsError> {
     let mut hasher = Sha256::new();
     let names = names(folder)?;
     if !names.iter().any(|name| name.ends_with(".safetensors")) {
-        return Err(ModelsError::unsupported(
-            folder,
-            "it has no model*.safetensors file",
-        ));
+        return Err(ModelsError::unsupported(folder, "it has no model*.safetensors file"));
     }
     for name in names {
         let path = folder.join(&name);
@@ -100,10 +92,7 @@ fn names(folder: &Path) -> Result<Vec<String>, ModelsError> {
 /// Number of weights.
 pub(super) fn parameters(folder: &Path) -> Result<usize, ModelsError> {
     let mut parameters = 0;
-    for name in names(folder)?
-        .into_iter()
-        .filter(|name| name.ends_with(".safetensors"))
-    {
+    for name in names(folder)?.into_iter().filter(|name| name.ends_with(".safetensors")) {
         for tensor in header(&folder.join(name))?.values() {
             let shape = tensor.get("shape").and_then(Value::as_array);
             let dimensions =
@@ -121,9 +110,7 @@ fn header(path: &Path) -> Result<Map<String, Value>, ModelsError> {
     let mut weights = fs::File::open(path).map_err(io())?;
     let size = weights.metadata().map_err(io())?.len();
     let mut length = [0; 8];
-    weights
-        .read_exact(&mut length)
-        .map_err(|_| damaged("it is too short for a safetensors file"))?;
+    weights.read_exact(&mut length).map_err(|_| damaged("it is too short for a safetensors file"))?;
     let length = u64::from_le_bytes(length);
     if length > size.saturating_sub(8) {
         return Err(damaged("it ends inside its header, or is no safetensors file"));
@@ -133,9 +120,7 @@ fn header(path: &Path) -> Result<Map<String, Value>, ModelsError> {
     let mut header: Map<String, Value> = serde_json::from_slice(&text)
         .map_err(|_| damaged("its header is not JSON, it is no safetensors file"))?;
     header.remove("__metadata__");
-    let ends = header
-        .values()
-        .filter_map(|tensor| tensor.get("data_offsets")?.get(1)?.as_u64());
+    let ends = header.values().filter_map(|tensor| tensor.get("data_offsets")?.get(1)?.as_u64());
     let end = ends.max().unwrap_or(0).saturating_add(8 + length);
     if end == size {
         Ok(header)
@@ -150,9 +135,7 @@ fn chat_template(
 ) -> Result<Option<String>, ModelsError> {
     let path = folder.join("chat_template.jinja");
     if path.is_file() {
-        return fs::read_to_string(&path)
-            .map(Some)
-            .map_err(ModelsError::io("read", path));
+        return fs::read_to_string(&path).map(Some).map_err(ModelsError::io("read", path));
     }
     Ok(match tokenizer_config.get("chat_template") {
         Some(Value::String(template)) => Some(template.clone()),
@@ -181,11 +164,7 @@ fn required(folder: &Path, name: &str) -> Result<Map<String, Value>, ModelsError
 
 fn optional(folder: &Path, name: &str) -> Result<Map<String, Value>, ModelsError> {
     let path: PathBuf = folder.join(name);
-    if path.is_file() {
-        read(&path)
-    } else {
-        Ok(Map::new())
-    }
+    if path.is_file() { read(&path) } else { Ok(Map::new()) }
 }
 
 fn read(path: &Path) -> Result<Map<String, Value>, ModelsError> {

@@ -29,33 +29,16 @@ pub(super) fn prepare(
 ) -> Result<Serving, ModelsError> {
     let format = gguf::resolve(wanted, source.parameters());
     if source.is_in(format) {
-        return Ok(Serving {
-            gguf: Gguf::open(&source.path)?,
-            sha256: source_sha256,
-            format,
-        });
+        return Ok(Serving { gguf: Gguf::open(&source.path)?, sha256: source_sha256, format });
     }
-    let name = format!(
-        "{}-{}.gguf",
-        &hex::encode(source_sha256)[..12],
-        format_name(format)
-    );
+    let name = format!("{}-{}.gguf", &hex::encode(source_sha256)[..12], format_name(format));
     let path = folder.join(name);
     if let Some(sha256) = valid(&path)? {
-        return Ok(Serving {
-            gguf: Gguf::open(&path)?,
-            sha256,
-            format,
-        });
+        return Ok(Serving { gguf: Gguf::open(&path)?, sha256, format });
     }
     let partial = file::partial(&path);
-    let total_bytes = fs::metadata(&source.path)
-        .map_err(ModelsError::io("read", &source.path))?
-        .len();
-    progress.start(
-        &format!("converting the weights to {}", format_name(format)),
-        total_bytes,
-    );
+    let total_bytes = fs::metadata(&source.path).map_err(ModelsError::io("read", &source.path))?.len();
+    progress.start(&format!("converting the weights to {}", format_name(format)), total_bytes);
     let converted = source.convert(format, &partial, |done| progress.at(done));
     progress.finish();
     if let Err(error) = converted {
@@ -66,11 +49,7 @@ pub(super) fn prepare(
     let sha256 = file::sha256(&partial)?;
     record(&path, &sha256)?;
     file::publish(&partial, &path)?;
-    Ok(Serving {
-        gguf: Gguf::open(&path)?,
-        sha256,
-        format,
-    })
+    Ok(Serving { gguf: Gguf::open(&path)?, sha256, format })
 }
 
 const fn format_name(format: WeightFormat) -> &'static str {
@@ -130,9 +109,7 @@ pub(super) fn describe(gguf: &Gguf) -> Result<Described, ModelsError> {
         bos_token: token("bos"),
         eos_token: token("eos"),
         eos_ids: ["eos", "eot", "eom"].into_iter().filter_map(id).collect(),
-        context_tokens: gguf
-            .integer(&format!("{family}.context_length"))
-            .map(|tokens| tokens as usize),
+        context_tokens: gguf.integer(&format!("{family}.context_length")).map(|tokens| tokens as usize),
         licence: gguf.text("general.license").map(str::to_owned),
         chat_template: gguf.text("tokenizer.chat_template").map(str::to_owned),
         tokenizer,

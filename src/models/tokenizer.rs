@@ -24,22 +24,14 @@ pub(super) fn from_gguf(gguf: &Gguf) -> Result<Tokenizer, ModelsError> {
         Some("gpt2") => byte_level(gguf, &tokens)?,
         Some("llama") => sentence_piece(gguf, &tokens)?,
         other => {
-            return Err(unsupported(
-                gguf,
-                &format!("tokenizer model {other:?} is not supported"),
-            ));
+            return Err(unsupported(gguf, &format!("tokenizer model {other:?} is not supported")));
         }
     };
     let kinds = kinds(gguf);
     let added = |wanted: &[TokenKind], special| -> Vec<AddedToken> {
-        let of_kind = tokens
-            .iter()
-            .zip(&kinds)
-            .filter(|(_, kind)| wanted.contains(kind));
+        let of_kind = tokens.iter().zip(&kinds).filter(|(_, kind)| wanted.contains(kind));
         // A token of a vocabulary is found as it stands, also where a normalizer would change it.
-        of_kind
-            .map(|(token, _)| AddedToken::from(*token, special).normalized(false))
-            .collect()
+        of_kind.map(|(token, _)| AddedToken::from(*token, special).normalized(false)).collect()
     };
     tokenizer.add_tokens(&added(&[TokenKind::Added], false));
     tokenizer.add_special_tokens(&added(&[TokenKind::Unknown, TokenKind::Control], true));
@@ -68,36 +60,19 @@ fn kinds(gguf: &Gguf) -> Vec<TokenKind> {
 fn tokens(gguf: &Gguf) -> Result<Vec<&str>, ModelsError> {
     const KEY: &str = "tokenizer.ggml.tokens";
     let tokens = gguf.array(KEY).ok_or_else(|| gguf.missing(KEY))?;
-    tokens
-        .iter()
-        .map(|token| {
-            token
-                .to_string()
-                .map(String::as_str)
-                .map_err(|_| gguf.missing(KEY))
-        })
-        .collect()
+    tokens.iter().map(|token| token.to_string().map(String::as_str).map_err(|_| gguf.missing(KEY))).collect()
 }
 
 fn vocabulary(tokens: &[&str]) -> Vocab {
-    tokens
-        .iter()
-        .zip(0..)
-        .map(|(token, id)| ((*token).to_owned(), id))
-        .collect()
+    tokens.iter().zip(0..).map(|(token, id)| ((*token).to_owned(), id)).collect()
 }
 
 /// Byte-level BPE. What differs between families is how text is cut before merging.
 fn byte_level(gguf: &Gguf, tokens: &[&str]) -> Result<Tokenizer, ModelsError> {
     const KEY: &str = "tokenizer.ggml.merges";
-    let pair = |merge: &str| {
-        merge
-            .split_once(' ')
-            .map(|(left, right)| (left.to_owned(), right.to_owned()))
-    };
-    let merges: Option<Vec<(String, String)>> = gguf
-        .array(KEY)
-        .and_then(|merges| merges.iter().map(|merge| pair(merge.to_string().ok()?)).collect());
+    let pair = |merge: &str| merge.split_once(' ').map(|(left, right)| (left.to_owned(), right.to_owned()));
+    let merges: Option<Vec<(String, String)>> =
+        gguf.array(KEY).and_then(|merges| merges.iter().map(|merge| pair(merge.to_string().ok()?)).collect());
     let family = gguf.text("tokenizer.ggml.pre").unwrap_or("gpt-2");
     let bpe = BPE::builder()
         .vocab_and_merges(vocabulary(tokens), merges.ok_or_else(|| gguf.missing(KEY))?)
@@ -109,19 +84,15 @@ fn byte_level(gguf: &Gguf, tokens: &[&str]) -> Result<Tokenizer, ModelsError> {
     let cut = match family {
         "smollm" => vec![Digits::new(true).into(), ByteLevel::new(false, true, true).into()],
         "gpt-2" => vec![ByteLevel::new(false, true, true).into()],
-        "llama-bpe" | "llama3" => vec![
-            split(gguf, r"\p{N}{1,3}")?,
-            ByteLevel::new(false, true, false).into(),
-        ],
+        "llama-bpe" | "llama3" => {
+            vec![split(gguf, r"\p{N}{1,3}")?, ByteLevel::new(false, true, false).into()]
+        }
         "qwen2" => {
             tokenizer.with_normalizer(Some(NFC));
             vec![split(gguf, r"\p{N}")?, ByteLevel::new(false, true, false).into()]
         }
         other => {
-            return Err(unsupported(
-                gguf,
-                &format!("pre-tokenizer {other:?} is not supported"),
-            ));
+            return Err(unsupported(gguf, &format!("pre-tokenizer {other:?} is not supported")));
         }
     };
     tokenizer.with_pre_tokenizer(Some(PreTokenizerSequence::new(cut)));
@@ -134,24 +105,17 @@ fn split(gguf: &Gguf, number: &str) -> Result<PreTokenizerWrapper, ModelsError> 
     let pattern = format!(
         r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{number}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
     );
-    Split::new(
-        SplitPattern::Regex(pattern),
-        SplitDelimiterBehavior::Isolated,
-        false,
-    )
-    .map(Into::into)
-    .map_err(|error| ModelsError::damaged(&gguf.path, error))
+    Split::new(SplitPattern::Regex(pattern), SplitDelimiterBehavior::Isolated, false)
+        .map(Into::into)
+        .map_err(|error| ModelsError::damaged(&gguf.path, error))
 }
 
 /// BPE as `SentencePiece` does it: the vocabulary's scores order the merges, bytes stand in for characters it lacks.
 fn sentence_piece(gguf: &Gguf, tokens: &[&str]) -> Result<Tokenizer, ModelsError> {
     const KEY: &str = "tokenizer.ggml.scores";
-    let scores: Option<Vec<f32>> = gguf
-        .array(KEY)
-        .and_then(|scores| scores.iter().map(|score| score.to_f32().ok()).collect());
-    let scores = scores
-        .filter(|scores| scores.len() == tokens.len())
-        .ok_or_else(|| gguf.missing(KEY))?;
+    let scores: Option<Vec<f32>> =
+        gguf.array(KEY).and_then(|scores| scores.iter().map(|score| score.to_f32().ok()).collect());
+    let scores = scores.filter(|scores| scores.len() == tokens.len()).ok_or_else(|| gguf.missing(KEY))?;
     let vocabulary = vocabulary(tokens);
     let mut merges = Vec::new();
     for (token, score) in tokens.iter().zip(&scores) {
@@ -167,25 +131,16 @@ fn sentence_piece(gguf: &Gguf, tokens: &[&str]) -> Result<Tokenizer, ModelsError
     let merges = merges.into_iter().map(|(.., pair)| pair).collect::<Vec<_>>();
     let unknown = gguf.integer("tokenizer.ggml.unknown_token_id").unwrap_or(0);
     let damaged = |error| ModelsError::damaged(&gguf.path, error);
-    let mut bpe = BPE::builder()
-        .vocab_and_merges(vocabulary, merges)
-        .byte_fallback(true)
-        .fuse_unk(true);
+    let mut bpe = BPE::builder().vocab_and_merges(vocabulary, merges).byte_fallback(true).fuse_unk(true);
     if let Some(token) = tokens.get(unknown as usize) {
         bpe = bpe.unk_token((*token).to_owned());
     }
     let mut tokenizer = Tokenizer::new(bpe.build().map_err(damaged)?);
     let mut normalizers: Vec<NormalizerWrapper> = Vec::new();
-    let mut decoders: Vec<DecoderWrapper> = vec![
-        Replace::new("▁", " ").map_err(damaged)?.into(),
-        ByteFallback::new().into(),
-        Fuse::new().into(),
-    ];
-    if !matches!(
-        gguf.value("tokenizer.ggml.add_space_prefix")
-            .map(|value| value.to_bool()),
-        Some(Ok(false))
-    ) {
+    let mut decoders: Vec<DecoderWrapper> =
+        vec![Replace::new("▁", " ").map_err(damaged)?.into(), ByteFallback::new().into(), Fuse::new().into()];
+    if !matches!(gguf.value("tokenizer.ggml.add_space_prefix").map(|value| value.to_bool()), Some(Ok(false)))
+    {
         normalizers.push(Prepend::new("▁".into()).into());
         decoders.push(Strip::new(' ', 1, 0).into());
     }
@@ -226,11 +181,7 @@ mod tests {
             ("qwen2", vec!["Ġ", "1", "2", "3", "4", "Ġ", "ok", "!"]),
         ] {
             let tokenizer = TinyGguf::byte_level(family).tokenizer().unwrap();
-            assert_eq!(
-                tokenizer.encode(" 1234 ok!", false).unwrap().get_tokens(),
-                pieces,
-                "{family}"
-            );
+            assert_eq!(tokenizer.encode(" 1234 ok!", false).unwrap().get_tokens(), pieces, "{family}");
             assert_eq!(tokenizer.encode("<|end|>", false).unwrap().len(), 1);
             for text in [" 1234 ok!", "naïve 東京 👩‍👩‍👧‍👦", " \t\r\n  x  "] {
                 assert_eq!(round_trip(&tokenizer, text), text, "{family}");
@@ -240,13 +191,7 @@ mod tests {
 
     #[test]
     fn a_family_that_is_not_known_is_refused_by_name() {
-        let error = TinyGguf::byte_level("deep-thought")
-            .tokenizer()
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("deep-thought") && error.contains("tokenizer.json"),
-            "{error}"
-        );
+        let error = TinyGguf::byte_level("deep-thought").tokenizer().unwrap_err().to_string();
+        assert!(error.contains("deep-thought") && error.contains("tokenizer.json"), "{error}");
     }
 }

@@ -99,20 +99,27 @@ mod tests {
     fn build(max_tokens: usize, messages: &[Message], passages: &[Passage]) -> (String, Vec<PassageRef>) {
         let builder = PromptBuilder::new(&PromptConfig { max_tokens, ..PromptConfig::default() });
         let generator = ScriptedGenerator::new("gen-test", |_, _| String::new());
-        let prompt = builder.build(&generator, PromptParts { messages, passages, answer_tokens: 100 }).unwrap();
+        let prompt =
+            builder.build(&generator, PromptParts { messages, passages, answer_tokens: 100 }).unwrap();
         (generator.detokenize(&prompt.tokens), prompt.passages)
     }
 
     #[test]
     fn passages_go_before_history_and_the_first_passage_last() {
-        let history =
-            [Message::user("old one two three"), Message::assistant("old answer"), Message::user("Where is it?")];
+        let history = [
+            Message::user("old one two three"),
+            Message::assistant("old answer"),
+            Message::user("Where is it?"),
+        ];
         let passages = [passage(1, 60), passage(2, 60)];
         let (all, kept) = build(400, &history, &passages);
         assert!(all.contains("p2w59") && all.contains("old answer"));
         assert_eq!(kept.len(), 2);
         let (fewer, kept) = build(150, &history, &passages);
-        assert!(fewer.contains("old answer") && fewer.contains("p1w59") && !fewer.contains("p2w59"), "{fewer}");
+        assert!(
+            fewer.contains("old answer") && fewer.contains("p1w59") && !fewer.contains("p2w59"),
+            "{fewer}"
+        );
         assert!(kept[kept.len() - 1].text.ends_with('…') || kept.len() == 1);
         let (least, _) = build(128, &history, &[passage(1, 300)]);
         assert!(!least.contains("old answer") && least.contains("p1w0") && least.contains("Where is it?"));

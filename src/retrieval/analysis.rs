@@ -43,10 +43,7 @@ pub(super) struct Analyser {
 impl Analyser {
     /// The analyser of a language by its code; unknown codes are English.
     pub(super) fn new(code: &str) -> Self {
-        let language = LANGUAGES
-            .iter()
-            .find(|(c, ..)| *c == code)
-            .map_or(Language::English, |(_, _, l)| *l);
+        let language = LANGUAGES.iter().find(|(c, ..)| *c == code).map_or(Language::English, |(_, _, l)| *l);
         // Accents are folded after stemming, as stemmers know their language's accents; people leave them out.
         let chain = TextAnalyzer::builder(SimpleTokenizer::default())
             .filter(RemoveLongFilter::limit(LONGEST_WORD_BYTES))
@@ -56,10 +53,7 @@ impl Analyser {
             Some(stop) => chain.filter_dynamic(stop),
             None => chain,
         };
-        let chain = chain
-            .filter_dynamic(Stemmer::new(language))
-            .filter_dynamic(AsciiFoldingFilter)
-            .build();
+        let chain = chain.filter_dynamic(Stemmer::new(language)).filter_dynamic(AsciiFoldingFilter).build();
         Self { chain }
     }
 
@@ -80,16 +74,9 @@ impl Analyser {
             .terms(text)
             .into_iter()
             .enumerate()
-            .map(|(position, text)| Token {
-                position,
-                text,
-                ..Token::default()
-            })
+            .map(|(position, text)| Token { position, text, ..Token::default() })
             .collect();
-        PreTokenizedString {
-            text: String::new(),
-            tokens,
-        }
+        PreTokenizedString { text: String::new(), tokens }
     }
 }
 
@@ -107,10 +94,7 @@ pub(super) fn language_of(text: &str) -> &'static str {
 fn words(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 16);
     for word in text.unicode_words() {
-        let word = word
-            .strip_suffix("'s")
-            .or_else(|| word.strip_suffix("’s"))
-            .unwrap_or(word);
+        let word = word.strip_suffix("'s").or_else(|| word.strip_suffix("’s")).unwrap_or(word);
         out.push_str(word);
         out.push(' ');
     }
@@ -125,10 +109,7 @@ mod tests {
     fn words_are_stemmed_and_stop_words_left_out() {
         let terms =
             Analyser::new("eng").terms("The employee's vacations are in wi-fi rooms at 88,000 cafés.");
-        assert_eq!(
-            terms,
-            ["employe", "vacat", "wi", "fi", "room", "88", "000", "cafe"]
-        );
+        assert_eq!(terms, ["employe", "vacat", "wi", "fi", "room", "88", "000", "cafe"]);
     }
 
     #[test]

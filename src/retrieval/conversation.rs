@@ -17,19 +17,8 @@ const POINTING: &[&str] = &[
 ];
 
 /// Beginnings that continue a conversation.
-const CONTINUING: &[&str] = &[
-    "and",
-    "or",
-    "but",
-    "so",
-    "also",
-    "what about",
-    "how about",
-    "what if",
-    "ok",
-    "okay",
-    "then",
-];
+const CONTINUING: &[&str] =
+    &["and", "or", "but", "so", "also", "what about", "how about", "what if", "ok", "okay", "then"];
 
 /// Words without meaning of their own, for counting what a question is about.
 const EMPTY: &[&str] = &[
@@ -47,10 +36,7 @@ const FRAGMENT_WORDS: usize = 3;
 /// The text to search for: the last question, after the one it leans on when it does.
 #[must_use]
 pub fn contextual_query(messages: &[Message]) -> String {
-    let mut questions = messages
-        .iter()
-        .rev()
-        .filter(|message| message.role == Author::User);
+    let mut questions = messages.iter().rev().filter(|message| message.role == Author::User);
     let Some(last) = questions.next() else {
         return String::new();
     };
@@ -75,10 +61,7 @@ fn leans_on_context(question: &str) -> bool {
         let mut words = words.iter();
         beginning.all(|word| words.next() == Some(&word))
     };
-    let meaning = words
-        .iter()
-        .filter(|word| !has(word, &EMPTY_SET) && !has(word, &POINTING_SET))
-        .count();
+    let meaning = words.iter().filter(|word| !has(word, &EMPTY_SET) && !has(word, &POINTING_SET)).count();
     let points = words.iter().any(|word| has(word, &POINTING_SET));
     meaning < FRAGMENT_WORDS || CONTINUING.iter().any(begins) || (points && meaning < 2 * FRAGMENT_WORDS)
 }
@@ -98,13 +81,7 @@ mod tests {
         let messages: Vec<Message> = turns
             .iter()
             .enumerate()
-            .map(|(i, text)| {
-                if i % 2 == 0 {
-                    Message::user(*text)
-                } else {
-                    Message::assistant(*text)
-                }
-            })
+            .map(|(i, text)| if i % 2 == 0 { Message::user(*text) } else { Message::assistant(*text) })
             .collect();
         contextual_query(&messages)
     }
@@ -113,28 +90,17 @@ mod tests {
     fn a_complete_question_stands_alone() {
         let question = "Where is the HR department in Boston?";
         assert_eq!(query(&[question]), question);
-        assert_eq!(
-            query(&["How many vacation days do I get?", "25.", question]),
-            question
-        );
+        assert_eq!(query(&["How many vacation days do I get?", "25.", question]), question);
     }
 
     #[test]
     fn a_fragment_brings_the_question_before() {
         assert_eq!(
-            query(&[
-                "Where is the HR department in Boston?",
-                "Room 310.",
-                "And in Dublin?"
-            ]),
+            query(&["Where is the HR department in Boston?", "Room 310.", "And in Dublin?"]),
             "Where is the HR department in Boston? And in Dublin?"
         );
         assert_eq!(
-            query(&[
-                "How many leave days can I keep?",
-                "Five.",
-                "by when do I have to use them?"
-            ]),
+            query(&["How many leave days can I keep?", "Five.", "by when do I have to use them?"]),
             "How many leave days can I keep? by when do I have to use them?"
         );
     }

@@ -31,9 +31,7 @@ pub struct SentenceEncoder {
 
 impl std::fmt::Debug for SentenceEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SentenceEncoder")
-            .field("id", &self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("SentenceEncoder").field("id", &self.id).finish_non_exhaustive()
     }
 }
 
@@ -50,18 +48,12 @@ impl SentenceEncoder {
         let config: Config = serde_json::from_slice(&read("config.json")?)
             .map_err(|error| unusable(dir.join("config.json"), error))?;
         if config.hidden_size != DIMENSIONS {
-            let problem = format!(
-                "the model has {} dimensions, not {DIMENSIONS}",
-                config.hidden_size
-            );
+            let problem = format!("the model has {} dimensions, not {DIMENSIONS}", config.hidden_size);
             return Err(unusable(dir.join("config.json"), problem));
         }
         let mut tokenizer = Tokenizer::from_bytes(read("tokenizer.json")?)
             .map_err(|error| unusable(dir.join("tokenizer.json"), error))?;
-        let truncation = TruncationParams {
-            max_length: MAX_TOKENS,
-            ..TruncationParams::default()
-        };
+        let truncation = TruncationParams { max_length: MAX_TOKENS, ..TruncationParams::default() };
         tokenizer
             .with_padding(None)
             .with_truncation(Some(truncation))
@@ -114,18 +106,12 @@ impl SentenceEncoder {
 fn normalised(mean: &[f32]) -> [f32; DIMENSIONS] {
     let length = dot(mean, mean).sqrt().max(f32::MIN_POSITIVE);
     let mut vector = [0.0; DIMENSIONS];
-    vector
-        .iter_mut()
-        .zip(mean)
-        .for_each(|(to, from)| *to = from / length);
+    vector.iter_mut().zip(mean).for_each(|(to, from)| *to = from / length);
     vector
 }
 
 fn unusable(path: PathBuf, problem: impl std::fmt::Display) -> RetrievalError {
-    RetrievalError::Model {
-        path,
-        problem: problem.to_string(),
-    }
+    RetrievalError::Model { path, problem: problem.to_string() }
 }
 
 #[cfg(test)]
@@ -137,14 +123,9 @@ mod tests {
 
     /// The folder with the model when it was fetched before, or a plain word that the test did not run.
     fn model() -> Option<PathBuf> {
-        let config = crate::config::ModelsConfig {
-            offline: true,
-            ..Default::default()
-        };
+        let config = crate::config::ModelsConfig { offline: true, ..Default::default() };
         let progress = crate::models::for_this_process();
-        let folder = crate::models::prepare_sentence(&config, progress.as_ref())
-            .ok()
-            .flatten();
+        let folder = crate::models::prepare_sentence(&config, progress.as_ref()).ok().flatten();
         if folder.is_none() {
             println!("skipped: the sentence model is not in the cache; `attune models pull` fetches it");
         }

@@ -39,14 +39,9 @@ impl Features {
         }
         let most = |value: fn(&Hit) -> f32| best.iter().map(value).fold(0.0, f32::max);
         let lexical = most(|hit| hit.lexical) / ranking.lexical_limit.max(f32::MIN_POSITIVE);
-        let sentence = model
-            .map(|(encoder, question)| closest_sentence(encoder, question, passages))
-            .transpose()?;
-        Ok(Some(Self {
-            sentence,
-            coverage: most(|hit| hit.coverage),
-            lexical,
-        }))
+        let sentence =
+            model.map(|(encoder, question)| closest_sentence(encoder, question, passages)).transpose()?;
+        Ok(Some(Self { sentence, coverage: most(|hit| hit.coverage), lexical }))
     }
 
     /// As inputs of the logistic model: with a sentence model or without.
@@ -61,16 +56,9 @@ impl Features {
     #[must_use]
     pub fn likelihood(&self) -> f32 {
         let inputs = self.inputs();
-        let coefficients: &[f32] = if self.sentence.is_some() {
-            &WITH_MODEL
-        } else {
-            &WITHOUT_MODEL
-        };
-        let logit: f32 = inputs
-            .iter()
-            .zip(coefficients)
-            .map(|(input, coefficient)| input * coefficient)
-            .sum();
+        let coefficients: &[f32] = if self.sentence.is_some() { &WITH_MODEL } else { &WITHOUT_MODEL };
+        let logit: f32 =
+            inputs.iter().zip(coefficients).map(|(input, coefficient)| input * coefficient).sum();
         1.0 / (1.0 + (-logit).exp())
     }
 }
@@ -88,17 +76,9 @@ fn closest_sentence(
     let sentences: Vec<&str> = passages
         .iter()
         .take(PASSAGES)
-        .flat_map(|passage| {
-            passage
-                .text
-                .lines()
-                .flat_map(UnicodeSegmentation::unicode_sentences)
-        })
+        .flat_map(|passage| passage.text.lines().flat_map(UnicodeSegmentation::unicode_sentences))
         .take(SENTENCES)
         .collect();
     let vectors = encoder.encode(&sentences)?;
-    Ok(vectors
-        .iter()
-        .map(|vector| dot(vector, question))
-        .fold(0.0, f32::max))
+    Ok(vectors.iter().map(|vector| dot(vector, question)).fold(0.0, f32::max))
 }

@@ -95,9 +95,7 @@ impl Library {
             library: self,
             docs,
             rules: GroupRules::new(docs)?,
-            known: records
-                .map(|record| (record.document.id.clone(), record))
-                .collect(),
+            known: records.map(|record| (record.document.id.clone(), record)).collect(),
             report: SyncReport::default(),
             changes: Vec::new(),
             bytes: 0,
@@ -123,21 +121,14 @@ impl Walk<'_> {
         if root.whole {
             let documents = self.known.values().map(|record| &record.document);
             gone.extend(
-                documents
-                    .filter(|document| document.source == source)
-                    .map(|document| document.id.clone()),
+                documents.filter(|document| document.source == source).map(|document| document.id.clone()),
             );
         }
         for path in &root.files {
             progress(path);
             let relative = relative(path, &root.base);
             let id = DocumentId::from_path(&root.name, &relative);
-            if self.file(&File {
-                id: &id,
-                path,
-                relative: &relative,
-                source: &source,
-            })? {
+            if self.file(&File { id: &id, path, relative: &relative, source: &source })? {
                 gone.remove(&id);
             } else if self.known.contains_key(&id) {
                 gone.insert(id);
@@ -155,25 +146,15 @@ impl Walk<'_> {
     fn file(&mut self, file: &File<'_>) -> Result<bool, RetrievalError> {
         let old = self.known.get(file.id);
         if old.is_some_and(|old| old.document.source != file.source) {
-            return Ok(self.failed(
-                file,
-                "its document id is taken by a document from elsewhere",
-                true,
-            ));
+            return Ok(self.failed(file, "its document id is taken by a document from elsewhere", true));
         }
         let document = match read(file, self.docs) {
             Ok(document) => document,
             Err(Unread { reason, keep }) => return Ok(self.failed(file, &reason, keep)),
         };
         let groups = self.rules.of(file.relative);
-        let origin = Origin {
-            source: file.source,
-            groups: groups.as_ref(),
-        };
-        if old.is_some_and(|old| {
-            self.library
-                .is_current(old, &fingerprint(&document, origin), file.source)
-        }) {
+        let origin = Origin { source: file.source, groups: groups.as_ref() };
+        if old.is_some_and(|old| self.library.is_current(old, &fingerprint(&document, origin), file.source)) {
             self.report.unchanged += 1;
             return Ok(true);
         }
@@ -181,11 +162,7 @@ impl Walk<'_> {
             Ok(entries) => {
                 self.bytes += document.text.len();
                 self.changes.push(Change::Put(Box::new(entries)));
-                *if old.is_some() {
-                    &mut self.report.updated
-                } else {
-                    &mut self.report.added
-                } += 1;
+                *if old.is_some() { &mut self.report.updated } else { &mut self.report.added } += 1;
                 Ok(true)
             }
             Err(RetrievalError::Malformed { problem, .. }) => Ok(self.failed(file, &problem, false)),
@@ -220,29 +197,21 @@ struct Unread {
 }
 
 fn read(file: &File<'_>, docs: &DocsConfig) -> Result<Document, Unread> {
-    let broken = |reason: &str| Unread {
-        reason: reason.to_owned(),
-        keep: false,
-    };
+    let broken = |reason: &str| Unread { reason: reason.to_owned(), keep: false };
     let unreadable = |error: std::io::Error| Unread {
         keep: error.kind() != std::io::ErrorKind::NotFound,
         reason: error.to_string(),
     };
     let size = std::fs::metadata(file.path).map_err(unreadable)?.len();
     if size > MAX_FILE_BYTES {
-        return Err(broken(&format!(
-            "it has {size} bytes, more than {MAX_FILE_BYTES}"
-        )));
+        return Err(broken(&format!("it has {size} bytes, more than {MAX_FILE_BYTES}")));
     }
     let bytes = std::fs::read(file.path).map_err(unreadable)?;
     if bytes.contains(&0) {
         return Err(broken("it is binary"));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        broken(&format!(
-            "it is not valid UTF-8 at byte {}",
-            error.utf8_error().valid_up_to()
-        ))
+        broken(&format!("it is not valid UTF-8 at byte {}", error.utf8_error().valid_up_to()))
     })?;
     let url = docs.base_url.as_ref().map(|base| link(base, file.relative));
     Ok(Document {
@@ -283,10 +252,7 @@ fn format_of(path: &Path) -> Option<Format> {
 
 fn relative(path: &Path, base: &Path) -> String {
     let path = path.strip_prefix(base).unwrap_or(path);
-    path.components()
-        .map(|part| part.as_os_str().to_string_lossy())
-        .collect::<Vec<_>>()
-        .join("/")
+    path.components().map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
 /// Looks at what is configured; what can not be read is reported and left as it is in the index.
@@ -296,9 +262,7 @@ fn roots(docs: &DocsConfig, report: &mut SyncReport) -> Vec<Root> {
         match root(path, report) {
             Ok(root)
                 if root.whole
-                    && roots
-                        .iter()
-                        .any(|other| other.name == root.name && other.base != root.base) =>
+                    && roots.iter().any(|other| other.name == root.name && other.base != root.base) =>
             {
                 let reason = format!("another folder is also named {}; rename one of them", root.name);
                 report.failed.push((path.clone(), reason));
@@ -313,22 +277,11 @@ fn roots(docs: &DocsConfig, report: &mut SyncReport) -> Vec<Root> {
 fn root(path: &Path, report: &mut SyncReport) -> Result<Root, String> {
     let path = path.canonicalize().map_err(|error| error.to_string())?;
     let whole = path.is_dir();
-    let base = if whole {
-        path.clone()
-    } else {
-        path.parent().unwrap_or(&path).to_owned()
-    };
-    let name = base
-        .file_name()
-        .map_or_else(|| "root".to_owned(), |name| name.to_string_lossy().into_owned());
+    let base = if whole { path.clone() } else { path.parent().unwrap_or(&path).to_owned() };
+    let name = base.file_name().map_or_else(|| "root".to_owned(), |name| name.to_string_lossy().into_owned());
     if !whole {
         format_of(&path).ok_or("its extension is none of md, markdown, html, htm, xhtml, txt, text")?;
-        return Ok(Root {
-            name,
-            base,
-            files: vec![path],
-            whole,
-        });
+        return Ok(Root { name, base, files: vec![path], whole });
     }
     let mut files = Vec::new();
     let mut complete = true;
@@ -350,12 +303,7 @@ fn root(path: &Path, report: &mut SyncReport) -> Result<Root, String> {
         }
     }
     // Nothing is removed on the word of a walk that did not see everything.
-    Ok(Root {
-        name,
-        base,
-        files,
-        whole: complete,
-    })
+    Ok(Root { name, base, files, whole: complete })
 }
 
 /// Which groups a folder's pages belong to.
@@ -368,26 +316,17 @@ impl GroupRules {
                 document: format!("docs.folder_groups {glob:?}"),
                 problem,
             };
-            let matcher = Glob::new(glob)
-                .map_err(|error| malformed(error.to_string()))?
-                .compile_matcher();
+            let matcher = Glob::new(glob).map_err(|error| malformed(error.to_string()))?.compile_matcher();
             let groups = group_names(&names.join(",")).map_err(malformed)?;
             Ok((matcher, groups))
         };
-        docs.folder_groups
-            .iter()
-            .map(rule)
-            .collect::<Result<_, _>>()
-            .map(Self)
+        docs.folder_groups.iter().map(rule).collect::<Result<_, _>>().map(Self)
     }
 
     /// The groups of every rule that matches, `None` when none does.
     fn of(&self, relative: &str) -> Option<Groups> {
-        let mut matching = self
-            .0
-            .iter()
-            .filter(|(glob, _)| glob.is_match(relative))
-            .map(|(_, groups)| groups);
+        let mut matching =
+            self.0.iter().filter(|(glob, _)| glob.is_match(relative)).map(|(_, groups)| groups);
         let first = matching.next()?.clone();
         // A page under two rules is for those whom both name; nobody at all would be an unreachable page, so then the
         // last rule in the order of the configuration, the most specific by name, holds.
@@ -418,16 +357,8 @@ mod tests {
             write(folder.path(), path, text);
         }
         let library = Library::open(index.path(), &RetrievalConfig::default(), None).unwrap();
-        let docs = DocsConfig {
-            paths: vec![folder.path().to_owned()],
-            ..DocsConfig::default()
-        };
-        Setting {
-            folder,
-            _index: index,
-            library,
-            docs,
-        }
+        let docs = DocsConfig { paths: vec![folder.path().to_owned()], ..DocsConfig::default() };
+        Setting { folder, _index: index, library, docs }
     }
 
     fn write(folder: &Path, path: &str, text: impl AsRef<[u8]>) {
@@ -449,18 +380,9 @@ mod tests {
 
     #[test]
     fn only_the_changed_file_is_touched() {
-        let set = setting(&[
-            ("a.md", "# A\n\napples"),
-            ("b/c.html", "<p>bananas</p>"),
-            ("d.txt", "cherries"),
-        ]);
-        assert_eq!(
-            set.sync(),
-            SyncReport {
-                added: 3,
-                ..SyncReport::default()
-            }
-        );
+        let set =
+            setting(&[("a.md", "# A\n\napples"), ("b/c.html", "<p>bananas</p>"), ("d.txt", "cherries")]);
+        assert_eq!(set.sync(), SyncReport { added: 3, ..SyncReport::default() });
         let version = set.library.index_version();
         let record = |library: &Library| {
             let records = library.records().unwrap();
@@ -470,33 +392,14 @@ mod tests {
                 .collect::<HashMap<_, _>>()
         };
         let before = record(&set.library);
-        assert_eq!(
-            set.sync(),
-            SyncReport {
-                unchanged: 3,
-                ..SyncReport::default()
-            }
-        );
+        assert_eq!(set.sync(), SyncReport { unchanged: 3, ..SyncReport::default() });
         assert_eq!(set.library.index_version(), version);
         std::thread::sleep(std::time::Duration::from_millis(5));
         write(set.folder.path(), "a.md", "# A\n\napricots");
-        assert_eq!(
-            set.sync(),
-            SyncReport {
-                updated: 1,
-                unchanged: 2,
-                ..SyncReport::default()
-            }
-        );
+        assert_eq!(set.sync(), SyncReport { updated: 1, unchanged: 2, ..SyncReport::default() });
         assert_ne!(set.library.index_version(), version);
         let after = record(&set.library);
-        assert_eq!(
-            before
-                .iter()
-                .filter(|(id, updated)| after[*id] != **updated)
-                .count(),
-            1
-        );
+        assert_eq!(before.iter().filter(|(id, updated)| after[*id] != **updated).count(), 1);
         assert_eq!(set.found("apricots", None), ["apricots"]);
         assert!(set.found("apples", None).is_empty());
     }
@@ -516,21 +419,11 @@ mod tests {
         };
         set.library.put(&own).unwrap();
         std::fs::remove_file(set.folder.path().join("a.md")).unwrap();
-        assert_eq!(
-            set.sync(),
-            SyncReport {
-                removed: 1,
-                unchanged: 1,
-                ..SyncReport::default()
-            }
-        );
+        assert_eq!(set.sync(), SyncReport { removed: 1, unchanged: 1, ..SyncReport::default() });
         assert!(set.found("apples", None).is_empty());
         assert_eq!(set.found("cherries", None), ["cherries"]);
         // A folder that is not there at this moment keeps its documents.
-        let away = DocsConfig {
-            paths: vec![set.folder.path().join("missing")],
-            ..DocsConfig::default()
-        };
+        let away = DocsConfig { paths: vec![set.folder.path().join("missing")], ..DocsConfig::default() };
         let report = set.library.sync_folders(&away, &mut |_| {}).unwrap();
         assert_eq!((report.removed, report.failed.len()), (0, 1));
     }
@@ -561,37 +454,20 @@ mod tests {
             ("people/private/own.md", "---\ngroups: legal\n---\nlawsuits"),
             ("people/open.md", "holidays"),
         ]);
-        set.docs
-            .folder_groups
-            .insert("people/private/**".into(), vec!["hr".into()]);
+        set.docs.folder_groups.insert("people/private/**".into(), vec!["hr".into()]);
         set.docs.base_url = Some("https://intranet.example/docs/".into());
         set.sync();
         let groups = |name: &str| Groups::from([name.to_owned()]);
-        assert_eq!(
-            set.found("salaries lawsuits holidays", Some(&groups("hr"))).len(),
-            2
-        );
-        assert_eq!(
-            set.found("salaries lawsuits", Some(&groups("legal"))),
-            ["lawsuits"]
-        );
-        assert_eq!(
-            set.found("salaries lawsuits holidays", Some(&Groups::new())),
-            ["holidays"]
-        );
+        assert_eq!(set.found("salaries lawsuits holidays", Some(&groups("hr"))).len(), 2);
+        assert_eq!(set.found("salaries lawsuits", Some(&groups("legal"))), ["lawsuits"]);
+        assert_eq!(set.found("salaries lawsuits holidays", Some(&Groups::new())), ["holidays"]);
         // A change of the rules is a change of the documents.
         set.docs.folder_groups.clear();
         assert_eq!(set.sync().updated, 2);
         assert_eq!(set.found("salaries", Some(&Groups::new())), ["salaries"]);
         let (documents, _) = set.library.documents(None, None, 10).unwrap();
-        let open = documents
-            .iter()
-            .find(|document| document.id.as_str().ends_with("open.md"))
-            .unwrap();
-        assert_eq!(
-            open.url.as_deref(),
-            Some("https://intranet.example/docs/people/open.md")
-        );
+        let open = documents.iter().find(|document| document.id.as_str().ends_with("open.md")).unwrap();
+        assert_eq!(open.url.as_deref(), Some("https://intranet.example/docs/people/open.md"));
     }
 
     #[test]
@@ -600,13 +476,7 @@ mod tests {
         set.sync();
         write(set.folder.path(), "a.md", "apricots");
         set.docs.paths = vec![set.folder.path().join("a.md")];
-        assert_eq!(
-            set.sync(),
-            SyncReport {
-                updated: 1,
-                ..SyncReport::default()
-            }
-        );
+        assert_eq!(set.sync(), SyncReport { updated: 1, ..SyncReport::default() });
         assert_eq!(set.found("bananas", None), ["bananas"]);
     }
 }

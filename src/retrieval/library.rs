@@ -33,9 +33,7 @@ pub struct Library {
 
 impl std::fmt::Debug for Library {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Library")
-            .field("index_version", &self.index_version())
-            .finish_non_exhaustive()
+        f.debug_struct("Library").field("index_version", &self.index_version()).finish_non_exhaustive()
     }
 }
 
@@ -70,12 +68,7 @@ impl Library {
         config: &RetrievalConfig,
         encoder: Option<Arc<SentenceEncoder>>,
     ) -> Result<Self, RetrievalError> {
-        Ok(Self {
-            store: Store::open(dir)?,
-            config: config.clone(),
-            encoder,
-            walking: Mutex::new(()),
-        })
+        Ok(Self { store: Store::open(dir)?, config: config.clone(), encoder, walking: Mutex::new(()) })
     }
 
     /// Puts a document in place of the one with its id. When it returns, the document is durable and can be found.
@@ -83,25 +76,15 @@ impl Library {
     /// # Errors
     /// When its front matter can not be read, the disk is full, or the index fails; then nothing has changed.
     pub fn put(&self, document: &Document) -> Result<PutOutcome, RetrievalError> {
-        let origin = Origin {
-            source: API,
-            groups: None,
-        };
+        let origin = Origin { source: API, groups: None };
         let fingerprint = fingerprint(document, origin);
         let old = self.record(&document.id)?;
-        if old
-            .as_ref()
-            .is_some_and(|old| self.is_current(old, &fingerprint, API))
-        {
+        if old.as_ref().is_some_and(|old| self.is_current(old, &fingerprint, API)) {
             return Ok(PutOutcome::Unchanged);
         }
         let entries = self.prepare(document, origin)?;
         self.write(vec![Change::Put(Box::new(entries))])?;
-        Ok(if old.is_some() {
-            PutOutcome::Updated
-        } else {
-            PutOutcome::Created
-        })
+        Ok(if old.is_some() { PutOutcome::Updated } else { PutOutcome::Created })
     }
 
     /// Puts those documents that are new or changed, in one commit: all of them or none.
@@ -109,10 +92,7 @@ impl Library {
     /// # Errors
     /// As [`Library::put`], for any of them.
     pub fn put_all(&self, documents: &[Document]) -> Result<(), RetrievalError> {
-        let origin = Origin {
-            source: API,
-            groups: None,
-        };
+        let origin = Origin { source: API, groups: None };
         let mut changes = Vec::new();
         for document in documents {
             let old = self.record(&document.id)?;
@@ -171,11 +151,7 @@ impl Library {
         let mut places = Vec::new();
         for address in snapshot.all(fields, DOCUMENT, groups)? {
             let segment = snapshot.searcher.segment_reader(address.segment_ord);
-            let updated = segment
-                .fast_fields()
-                .i64("updated")?
-                .first(address.doc_id)
-                .unwrap_or_default();
+            let updated = segment.fast_fields().i64("updated")?.first(address.doc_id).unwrap_or_default();
             // Only pages from the cursor's time on can be on this page.
             if after.as_ref().is_none_or(|after| updated <= after.updated) {
                 places.push((std::cmp::Reverse(updated), address));
@@ -240,14 +216,7 @@ impl Library {
         let features = Features::of(&ranking, &passages, model)?;
         passages.truncate(query.k);
         let evidence = features.map_or(0.0, |features| features.likelihood());
-        Ok((
-            Found {
-                passages,
-                evidence,
-                index_version: snapshot.version(),
-            },
-            features,
-        ))
+        Ok((Found { passages, evidence, index_version: snapshot.version() }, features))
     }
 
     /// A passage by its id, when a member of `groups` may see it.
@@ -280,11 +249,8 @@ impl Library {
     pub fn stats(&self) -> Result<Stats, RetrievalError> {
         let (snapshot, fields) = (self.store.snapshot(), &self.store.fields);
         let passages = snapshot.all(fields, PASSAGE, None)?;
-        let has_vector = |place: &&DocAddress| {
-            snapshot.vectors[place.segment_ord as usize]
-                .get(place.doc_id)
-                .is_some()
-        };
+        let has_vector =
+            |place: &&DocAddress| snapshot.vectors[place.segment_ord as usize].get(place.doc_id).is_some();
         Ok(Stats {
             documents: snapshot.all(fields, DOCUMENT, None)?.len() as u64,
             encoded: passages.iter().filter(has_vector).count() as u64,
@@ -297,10 +263,7 @@ impl Library {
         let snapshot = self.store.snapshot();
         let mut places = snapshot.all(&self.store.fields, DOCUMENT, None)?;
         places.sort_unstable();
-        places
-            .into_iter()
-            .map(|address| self.read_record(&snapshot, address))
-            .collect()
+        places.into_iter().map(|address| self.read_record(&snapshot, address)).collect()
     }
 
     /// Whether a document is in the index just as it would be written now.
@@ -308,10 +271,7 @@ impl Library {
         old.fingerprint == fingerprint
             && old.document.source == source
             && old.splitter == self.splitter()
-            && self
-                .encoder
-                .as_ref()
-                .is_none_or(|encoder| old.encoder.as_deref() == Some(encoder.id()))
+            && self.encoder.as_ref().is_none_or(|encoder| old.encoder.as_deref() == Some(encoder.id()))
     }
 
     /// Splits, analyses and encodes a document.
@@ -359,13 +319,8 @@ impl Library {
             }
             None => Vec::new(),
         };
-        let language = language_of(
-            &stored
-                .iter()
-                .map(|passage| passage.text.as_str())
-                .collect::<Vec<_>>()
-                .join("\n"),
-        );
+        let language =
+            language_of(&stored.iter().map(|passage| passage.text.as_str()).collect::<Vec<_>>().join("\n"));
         let mut entries = vec![self.document_entry(&record, &document.text)?];
         let mut analyser = Analyser::new(language);
         for (position, passage) in stored.iter().enumerate() {
@@ -380,11 +335,7 @@ impl Library {
 
     /// Writes prepared changes in one commit.
     pub(super) fn write(&self, changes: Vec<Change>) -> Result<(), RetrievalError> {
-        if changes.is_empty() {
-            Ok(())
-        } else {
-            self.store.write(changes)
-        }
+        if changes.is_empty() { Ok(()) } else { self.store.write(changes) }
     }
 
     fn document_entry(&self, record: &Record, source: &str) -> Result<TantivyDocument, RetrievalError> {
@@ -412,10 +363,7 @@ impl Library {
         let mut entry = TantivyDocument::default();
         entry.add_text(fields.kind, PASSAGE);
         entry.add_text(fields.document_id, record.document.id.as_str());
-        entry.add_text(
-            fields.passage_id,
-            format!("{}#{position}-{digest}", record.document.id),
-        );
+        entry.add_text(fields.passage_id, format!("{}#{position}-{digest}", record.document.id));
         for term in access_terms(&passage.groups) {
             entry.add_text(fields.access, term);
         }
@@ -433,9 +381,7 @@ impl Library {
     }
 
     fn read_record(&self, snapshot: &Snapshot, address: DocAddress) -> Result<Record, RetrievalError> {
-        self.store
-            .fields
-            .stored(&snapshot.searcher.doc::<TantivyDocument>(address)?)
+        self.store.fields.stored(&snapshot.searcher.doc::<TantivyDocument>(address)?)
     }
 
     fn read_passage(
@@ -446,30 +392,12 @@ impl Library {
     ) -> Result<Passage, RetrievalError> {
         let fields = &self.store.fields;
         let entry: TantivyDocument = snapshot.searcher.doc(address)?;
-        let StoredPassage {
-            title,
-            heading_path,
-            url,
-            text,
-            groups,
-        } = fields.stored(&entry)?;
+        let StoredPassage { title, heading_path, url, text, groups } = fields.stored(&entry)?;
         let document_id = DocumentId::parse(fields.text(&entry, fields.document_id)).map_err(|error| {
-            RetrievalError::Malformed {
-                document: error.value.clone(),
-                problem: error.to_string(),
-            }
+            RetrievalError::Malformed { document: error.value.clone(), problem: error.to_string() }
         })?;
         let passage_id = fields.text(&entry, fields.passage_id).to_owned();
-        Ok(Passage {
-            document_id,
-            passage_id,
-            title,
-            heading_path,
-            url,
-            text,
-            score,
-            groups,
-        })
+        Ok(Passage { document_id, passage_id, title, heading_path, url, text, score, groups })
     }
 
     fn splitter(&self) -> String {
@@ -517,20 +445,12 @@ struct Cursor {
 
 impl Cursor {
     fn of(document: &StoredDocument) -> Self {
-        Self {
-            updated: document.updated.0,
-            id: document.id.to_string(),
-        }
+        Self { updated: document.updated.0, id: document.id.to_string() }
     }
 
     fn parse(text: &str) -> Result<Self, RetrievalError> {
         text.split_once('.')
-            .and_then(|(updated, id)| {
-                Some(Self {
-                    updated: updated.parse().ok()?,
-                    id: id.to_owned(),
-                })
-            })
+            .and_then(|(updated, id)| Some(Self { updated: updated.parse().ok()?, id: id.to_owned() }))
             .ok_or_else(|| RetrievalError::Cursor)
     }
 

@@ -32,10 +32,8 @@ pub(super) struct Parsed {
 /// # Errors
 /// When its front matter can not be read: then nobody knows who may see the document.
 pub(super) fn parse(document: &Document) -> Result<Parsed, RetrievalError> {
-    let malformed = |problem: String| RetrievalError::Malformed {
-        document: document.id.to_string(),
-        problem,
-    };
+    let malformed =
+        |problem: String| RetrievalError::Malformed { document: document.id.to_string(), problem };
     let text = document.text.strip_prefix('\u{feff}').unwrap_or(&document.text);
     let (front, outline) = match document.format {
         Format::Markdown => {
@@ -62,12 +60,7 @@ pub(super) fn parse(document: &Document) -> Result<Parsed, RetrievalError> {
         .unwrap_or_else(|| name_of(document.id.as_str()));
     let title = outline::one_line(&title);
     let sections = outline.into_sections(&title);
-    Ok(Parsed {
-        title,
-        groups: front.groups,
-        metadata: front.metadata,
-        sections,
-    })
+    Ok(Parsed { title, groups: front.groups, metadata: front.metadata, sections })
 }
 
 /// Paragraphs are separated by empty lines; the lines of one are kept, as they may be a list.
@@ -89,11 +82,7 @@ fn text_outline(text: &str) -> outline::Outline {
 fn name_of(id: &str) -> String {
     let last = id.rsplit(':').next().unwrap_or(id);
     let stem = last.rsplit_once('.').map_or(last, |(stem, _)| stem);
-    if stem.is_empty() {
-        last.to_owned()
-    } else {
-        stem.replace(['-', '_'], " ")
-    }
+    if stem.is_empty() { last.to_owned() } else { stem.replace(['-', '_'], " ") }
 }
 
 #[cfg(test)]
@@ -118,11 +107,7 @@ mod tests {
     }
 
     fn lines(parsed: &Parsed) -> Vec<String> {
-        parsed
-            .sections
-            .iter()
-            .map(|s| format!("{} | {}", s.path.join(" > "), s.blocks.join(" ¶ ")))
-            .collect()
+        parsed.sections.iter().map(|s| format!("{} | {}", s.path.join(" > "), s.blocks.join(" ¶ "))).collect()
     }
 
     #[test]
@@ -135,10 +120,7 @@ mod tests {
              ```\nlet a = {{ 1 }};\n```\n",
         );
         assert_eq!(page.title, "Offices");
-        assert_eq!(
-            page.groups,
-            Some(Groups::from(["hr".to_owned(), "legal".to_owned()]))
-        );
+        assert_eq!(page.groups, Some(Groups::from(["hr".to_owned(), "legal".to_owned()])));
         assert_eq!(page.metadata.get("owner").map(String::as_str), Some("Ada"));
         assert_eq!(
             lines(&page),
@@ -160,22 +142,13 @@ mod tests {
              <footer>Imprint</footer></body></html>",
         );
         assert_eq!(page.title, "Leave");
-        assert_eq!(
-            lines(&page),
-            [
-                " | Take 25 days.",
-                "Sick & tired | - call\n- rest ¶ Who: All; Days: 25"
-            ]
-        );
+        assert_eq!(lines(&page), [" | Take 25 days.", "Sick & tired | - call\n- rest ¶ Who: All; Days: 25"]);
     }
 
     #[test]
     fn html_names_its_groups_in_a_meta_tag() {
         let page = read(Format::Html, "<meta name=groups content='hr, legal'><p>x</p>");
-        assert_eq!(
-            page.groups,
-            Some(Groups::from(["hr".to_owned(), "legal".to_owned()]))
-        );
+        assert_eq!(page.groups, Some(Groups::from(["hr".to_owned(), "legal".to_owned()])));
     }
 
     #[test]

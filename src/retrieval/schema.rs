@@ -55,9 +55,7 @@ impl Fields {
         let mut builder = Schema::builder();
         // The terms come tokenised; the tokenizer's name is a formality. Frequencies are scored, positions are not.
         let terms = TextOptions::default().set_indexing_options(
-            TextFieldIndexing::default()
-                .set_tokenizer("raw")
-                .set_index_option(IndexRecordOption::WithFreqs),
+            TextFieldIndexing::default().set_tokenizer("raw").set_index_option(IndexRecordOption::WithFreqs),
         );
         Self {
             kind: builder.add_text_field("kind", STRING),
@@ -77,10 +75,7 @@ impl Fields {
 
     /// The text of a stored field.
     pub(super) fn text<'a>(&self, entry: &'a TantivyDocument, field: Field) -> &'a str {
-        entry
-            .get_first(field)
-            .and_then(|value| value.as_str())
-            .unwrap_or_default()
+        entry.get_first(field).and_then(|value| value.as_str()).unwrap_or_default()
     }
 
     /// Reads the stored part of an entry.
@@ -132,9 +127,7 @@ pub(super) fn access_terms(groups: &Groups) -> Vec<String> {
 
 /// What a member of these groups may see.
 pub(super) fn visible_terms(groups: &Groups) -> Vec<String> {
-    std::iter::once(PUBLIC.to_owned())
-        .chain(groups.iter().map(|name| group_term(name)))
-        .collect()
+    std::iter::once(PUBLIC.to_owned()).chain(groups.iter().map(|name| group_term(name))).collect()
 }
 
 fn group_term(name: &str) -> String {

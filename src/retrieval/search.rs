@@ -70,18 +70,13 @@ impl<'a> Question<'a> {
             // A word such as `wi-fi` has several terms; each language gives them in the same order unless one of them
             // is a stop word there, so the words are cut first.
             for part in word.split(|c: char| !c.is_alphanumeric() && !"'’".contains(c)) {
-                let variants: Vec<Vec<String>> = analysers
-                    .iter_mut()
-                    .map(|analyser| analyser.terms(part))
-                    .collect();
+                let variants: Vec<Vec<String>> =
+                    analysers.iter_mut().map(|analyser| analyser.terms(part)).collect();
                 let longest = variants.iter().map(Vec::len).max().unwrap_or(0);
                 for position in 0..longest {
                     add(
                         &mut terms,
-                        variants
-                            .iter()
-                            .filter_map(|terms| terms.get(position).cloned())
-                            .collect(),
+                        variants.iter().filter_map(|terms| terms.get(position).cloned()).collect(),
                     );
                 }
             }
@@ -125,12 +120,7 @@ pub(super) fn rank(
             }
             scorer.advance();
         }
-        segments.push(Segment::new(
-            reader,
-            vectors,
-            documents,
-            (fields, config.title_boost),
-        )?);
+        segments.push(Segment::new(reader, vectors, documents, (fields, config.title_boost))?);
     }
     let statistics = Statistics::of(&segments, config);
     let mut lexical_limit = 0.0;
@@ -140,10 +130,7 @@ pub(super) fn rank(
         lexical_limit += limit;
         rarity += weight;
     }
-    Ok(Ranking {
-        hits: fuse(&segments, question, rarity, (config.semantic_weight, k)),
-        lexical_limit,
-    })
+    Ok(Ranking { hits: fuse(&segments, question, rarity, (config.semantic_weight, k)), lexical_limit })
 }
 
 /// What BM25 needs to know about the visible passages as a whole.
@@ -160,12 +147,7 @@ impl Statistics {
         let passages: usize = segments.iter().map(|segment| segment.documents.len()).sum();
         let length: f64 = segments
             .iter()
-            .flat_map(|segment| {
-                segment
-                    .documents
-                    .iter()
-                    .map(|document| segment.lengths[*document as usize])
-            })
+            .flat_map(|segment| segment.documents.iter().map(|document| segment.lengths[*document as usize]))
             .map(f64::from)
             .sum();
         Self {
@@ -306,13 +288,7 @@ fn fuse(
                 let matched = segment.matched[document as usize];
                 let coverage = if rarity > 0.0 { matched / rarity } else { 0.0 };
                 let address = DocAddress::new(ordinal, document);
-                hits.push(Hit {
-                    address,
-                    score: 0.0,
-                    lexical,
-                    cosine,
-                    coverage,
-                });
+                hits.push(Hit { address, score: 0.0, lexical, cosine, coverage });
             }
         }
     }

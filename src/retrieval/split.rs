@@ -25,10 +25,7 @@ pub(super) struct Piece {
 pub(super) fn split(sections: &[Section], tokens: usize) -> Vec<Piece> {
     let budget = tokens.saturating_mul(BYTES_PER_TOKEN);
     let pieces = sections.iter().flat_map(|section| {
-        pack(&section.blocks, budget).into_iter().map(|text| Piece {
-            path: section.path.clone(),
-            text,
-        })
+        pack(&section.blocks, budget).into_iter().map(|text| Piece { path: section.path.clone(), text })
     });
     merge_short(pieces, budget)
 }
@@ -57,10 +54,7 @@ fn units(block: &str, budget: usize) -> Vec<&str> {
         return vec![block];
     }
     let mut units = Vec::new();
-    let lines = block
-        .lines()
-        .map(str::trim_end)
-        .filter(|line| !line.trim().is_empty());
+    let lines = block.lines().map(str::trim_end).filter(|line| !line.trim().is_empty());
     for line in lines {
         if line.len() <= budget {
             units.push(line);
@@ -99,10 +93,7 @@ fn words<'a>(line: &'a str, range: std::ops::Range<usize>, budget: usize, units:
         while !line.is_char_boundary(cut) {
             cut -= 1;
         }
-        if let Some(space) = line[start..cut]
-            .rfind(char::is_whitespace)
-            .filter(|space| *space > 0)
-        {
+        if let Some(space) = line[start..cut].rfind(char::is_whitespace).filter(|space| *space > 0) {
             cut = start + space;
         }
         units.push(line[start..cut].trim());
@@ -119,11 +110,7 @@ fn merge_short(pieces: impl Iterator<Item = Piece>, budget: usize) -> Vec<Piece>
     let mut joined = false;
     for piece in pieces {
         let mergeable = merged.last().is_some_and(|last| {
-            let parent = if joined {
-                last.path.as_slice()
-            } else {
-                parent(&last.path)
-            };
+            let parent = if joined { last.path.as_slice() } else { parent(&last.path) };
             piece.path != last.path
                 && !piece.path.is_empty()
                 && (joined || !last.path.is_empty())
@@ -175,13 +162,7 @@ mod tests {
     #[test]
     fn a_section_within_the_budget_is_one_passage() {
         let pieces = split(&[section(&["A"], &["one", "two"])], 160);
-        assert_eq!(
-            pieces,
-            [Piece {
-                path: vec!["A".into()],
-                text: "one\ntwo".into()
-            }]
-        );
+        assert_eq!(pieces, [Piece { path: vec!["A".into()], text: "one\ntwo".into() }]);
     }
 
     #[test]
@@ -212,14 +193,8 @@ mod tests {
         assert_eq!(
             pieces,
             [
-                Piece {
-                    path: vec!["P".into()],
-                    text: "Phone: 555\nMail: a@b".into()
-                },
-                Piece {
-                    path: vec!["Q".into()],
-                    text: "other".into()
-                }
+                Piece { path: vec!["P".into()], text: "Phone: 555\nMail: a@b".into() },
+                Piece { path: vec!["Q".into()], text: "other".into() }
             ]
         );
     }

@@ -70,26 +70,17 @@ pub(super) struct Store {
 
 impl Store {
     pub(super) fn open(path: &Path) -> Result<Self, RetrievalError> {
-        let unreadable = |source| RetrievalError::Unreadable {
-            path: path.to_owned(),
-            source,
-        };
+        let unreadable = |source| RetrievalError::Unreadable { path: path.to_owned(), source };
         std::fs::create_dir_all(path).map_err(unreadable)?;
         let damaged = |error: TantivyError| match &error {
             TantivyError::IoError(_) => failure(path, error),
-            _ => RetrievalError::Damaged {
-                path: path.to_owned(),
-                problem: error.to_string(),
-            },
+            _ => RetrievalError::Damaged { path: path.to_owned(), problem: error.to_string() },
         };
         let directory = MmapDirectory::open(path).map_err(|error| damaged(error.into()))?;
         let fields = Fields::new();
         let index = Index::open_or_create(directory, fields.schema.clone()).map_err(damaged)?;
-        let reader = index
-            .reader_builder()
-            .reload_policy(ReloadPolicy::Manual)
-            .try_into()
-            .map_err(damaged)?;
+        let reader =
+            index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into().map_err(damaged)?;
         let snapshot = read_snapshot(&index, &reader, &fields, None)?;
         Ok(Self {
             path: path.to_owned(),
@@ -124,10 +115,8 @@ impl Store {
     fn commit(&self, slot: &mut Option<IndexWriter>, changes: Vec<Change>) -> Result<(), RetrievalError> {
         let before = self.snapshot();
         let mut version = before.version;
-        let changes: HashMap<DocumentId, Change> = changes
-            .into_iter()
-            .map(|change| (change.id().clone(), change))
-            .collect();
+        let changes: HashMap<DocumentId, Change> =
+            changes.into_iter().map(|change| (change.id().clone(), change)).collect();
         let writer = match slot {
             Some(writer) => writer,
             None => slot.insert(self.open_writer()?),
@@ -177,9 +166,7 @@ impl Snapshot {
 
     /// The first entry that matches.
     pub(super) fn one(&self, query: &dyn Query) -> Result<Option<DocAddress>, RetrievalError> {
-        let found = self
-            .searcher
-            .search(query, &tantivy::collector::DocSetCollector)?;
+        let found = self.searcher.search(query, &tantivy::collector::DocSetCollector)?;
         Ok(found.into_iter().next())
     }
 
@@ -191,9 +178,7 @@ impl Snapshot {
         groups: Option<&Groups>,
     ) -> Result<Vec<DocAddress>, RetrievalError> {
         let query = visible(fields, kind, groups, None);
-        let found = self
-            .searcher
-            .search(&query, &tantivy::collector::DocSetCollector)?;
+        let found = self.searcher.search(&query, &tantivy::collector::DocSetCollector)?;
         Ok(found.into_iter().collect())
     }
 
@@ -216,9 +201,7 @@ pub(super) fn visible(
     if let Some(groups) = groups {
         let terms = super::schema::visible_terms(groups);
         must.push(Box::new(TermSetQuery::new(
-            terms
-                .iter()
-                .map(|name| Term::from_field_text(fields.access, name)),
+            terms.iter().map(|name| Term::from_field_text(fields.access, name)),
         )));
     }
     BooleanQuery::intersection(must)
@@ -238,11 +221,7 @@ fn read_snapshot(
     }
     let known: HashMap<_, _> = before
         .map(|before| {
-            let segments = before
-                .searcher
-                .segment_readers()
-                .iter()
-                .map(tantivy::SegmentReader::segment_id);
+            let segments = before.searcher.segment_readers().iter().map(tantivy::SegmentReader::segment_id);
             segments.zip(before.vectors.iter().cloned()).collect()
         })
         .unwrap_or_default();
@@ -255,12 +234,7 @@ fn read_snapshot(
         })
         .collect::<Result<_, RetrievalError>>()?;
     let languages = terms_of(&searcher, fields.language)?;
-    Ok(Snapshot {
-        searcher,
-        version,
-        languages,
-        vectors,
-    })
+    Ok(Snapshot { searcher, version, languages, vectors })
 }
 
 fn terms_of(searcher: &Searcher, field: Field) -> Result<Vec<String>, TantivyError> {
@@ -278,12 +252,7 @@ fn terms_of(searcher: &Searcher, field: Field) -> Result<Vec<String>, TantivyErr
 fn combine(version: &mut [u8; 32], record: &Record) {
     let mut hash = Sha256::new();
     let encoder = record.encoder.as_deref().unwrap_or_default();
-    for part in [
-        record.document.id.as_str(),
-        &record.fingerprint,
-        &record.splitter,
-        encoder,
-    ] {
+    for part in [record.document.id.as_str(), &record.fingerprint, &record.splitter, encoder] {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }

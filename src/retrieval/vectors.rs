@@ -25,10 +25,7 @@ impl Vectors {
             return Ok(Self { rows, data });
         };
         // Row n is the n-th value of the column's dictionary, in its order.
-        let mut stream = column
-            .dictionary()
-            .stream()
-            .map_err(tantivy::TantivyError::from)?;
+        let mut stream = column.dictionary().stream().map_err(tantivy::TantivyError::from)?;
         while stream.advance() {
             data.extend(decode(stream.key()));
         }
@@ -50,16 +47,11 @@ impl Vectors {
 
 /// A vector as the index keeps it: half precision changes a cosine by less than 0.001.
 pub(super) fn encode(vector: &[f32]) -> Vec<u8> {
-    vector
-        .iter()
-        .flat_map(|value| f16::from_f32(*value).to_le_bytes())
-        .collect()
+    vector.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect()
 }
 
 fn decode(bytes: &[u8]) -> impl Iterator<Item = f32> + '_ {
-    bytes
-        .chunks_exact(2)
-        .map(|pair| f16::from_le_bytes([pair[0], pair[1]]).to_f32())
+    bytes.chunks_exact(2).map(|pair| f16::from_le_bytes([pair[0], pair[1]]).to_f32())
 }
 
 /// The inner product of two vectors of equal length, summed in eight lanes so that it vectorises.

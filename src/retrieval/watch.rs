@@ -59,10 +59,7 @@ pub fn watch(
         .name("docs-watch".into())
         .spawn(move || follow(&library, &docs, &changes, after))
         .map_err(|error| RetrievalError::Watch(error.into()))?;
-    Ok(Watcher {
-        debouncer: Some(Box::new(debouncer)),
-        thread: Some(thread),
-    })
+    Ok(Watcher { debouncer: Some(Box::new(debouncer)), thread: Some(thread) })
 }
 
 /// Passes on that something changed. Errors of the watching itself are a reason to look, too.
@@ -102,32 +99,16 @@ mod tests {
         let (folder, index) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let file = folder.path().join("page.md");
         let library = Arc::new(Library::open(index.path(), &RetrievalConfig::default(), None).unwrap());
-        let docs = DocsConfig {
-            paths: vec![folder.path().to_owned()],
-            ..DocsConfig::default()
-        };
+        let docs = DocsConfig { paths: vec![folder.path().to_owned()], ..DocsConfig::default() };
         let (walked, walks) = channel();
         let watcher = watch(Arc::clone(&library), docs, move |report| {
             walked.send(report.unwrap()).unwrap();
         })
         .unwrap();
-        let found = || {
-            library
-                .search(&SearchQuery {
-                    text: "apples",
-                    groups: None,
-                    k: 1,
-                })
-                .unwrap()
-                .passages
-                .len()
-        };
+        let found =
+            || library.search(&SearchQuery { text: "apples", groups: None, k: 1 }).unwrap().passages.len();
         let wait_for = |wanted: fn(&SyncReport) -> bool| {
-            while !wanted(
-                &walks
-                    .recv_timeout(Duration::from_secs(60))
-                    .expect("the change is noticed"),
-            ) {}
+            while !wanted(&walks.recv_timeout(Duration::from_secs(60)).expect("the change is noticed")) {}
         };
         std::fs::write(&file, "apples").unwrap();
         wait_for(|report| report.added == 1);

@@ -25,7 +25,9 @@ pub fn init(config: &TelemetryConfig) -> Result<(), LogError> {
     let registry = tracing_subscriber::registry().with(filter);
     let started = match config.log_format {
         LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
-        LogFormat::Json => registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init(),
+        LogFormat::Json => {
+            registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
+        }
     };
     // Tests start several servers in one process; the first one's subscriber serves all.
     drop(started);

@@ -1,8 +1,8 @@
 //! What is measured? One declared struct; each field's doc comment is the metric's HELP text.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// Why a metric could not be declared or written.
@@ -11,15 +11,20 @@ use prometheus::{
 pub struct MetricsError(#[from] prometheus::Error);
 
 /// From a cached prefix on a fast device (1 ms) to a long prompt on a busy laptop (2 minutes).
-const FIRST_TOKEN_SECONDS: &[f64] =
-    &[0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 120.0];
+const FIRST_TOKEN_SECONDS: &[f64] = &[
+    0.001, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0, 120.0,
+];
 /// Around the 20 to 30 ms a token takes on 2 cores, with room for accelerators and overload.
-const PER_TOKEN_SECONDS: &[f64] = &[0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5];
+const PER_TOKEN_SECONDS: &[f64] =
+    &[0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.5];
 /// Whole requests, streams included: up to the default deadline of 300 s.
-const REQUEST_SECONDS: &[f64] =
-    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0];
+const REQUEST_SECONDS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0,
+    300.0,
+];
 /// Searches take well under a millisecond to tens of milliseconds.
-const SEARCH_SECONDS: &[f64] = &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5];
+const SEARCH_SECONDS: &[f64] =
+    &[0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5];
 
 /// Declares the struct, registers every field under its name, and takes HELP from the doc comment.
 macro_rules! metrics {

@@ -16,17 +16,10 @@ async fn the_openai_client_works() {
     let app = TestApp::start().await;
     app.knows_boston().await;
     let mut client = Command::new(python);
-    client
-        .arg(root.join("tests/compat/openai_client.py"))
-        .arg(&app.base);
-    let output = tokio::task::spawn_blocking(move || client.output())
-        .await
-        .unwrap()
-        .unwrap();
-    let (said, complained) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
+    client.arg(root.join("tests/compat/openai_client.py")).arg(&app.base);
+    let output = tokio::task::spawn_blocking(move || client.output()).await.unwrap().unwrap();
+    let (said, complained) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{said}");
     assert!(output.status.success(), "{said}\n{complained}");
 }

@@ -52,11 +52,7 @@ impl Default for Setup {
                 "The third floor, room 310 [1].".into()
             }
         });
-        Self {
-            config,
-            generator,
-            tokens: Vec::new(),
-        }
+        Self { config, generator, tokens: Vec::new() }
     }
 }
 
@@ -80,57 +76,31 @@ impl Setup {
 
     pub(crate) async fn start(self) -> TestApp {
         let dir = tempfile::tempdir().unwrap();
-        let Self {
-            mut config,
-            generator,
-            tokens: people,
-        } = self;
+        let Self { mut config, generator, tokens: people } = self;
         config.data_dir = dir.path().to_owned();
         let mut secrets = Vec::new();
         if !people.is_empty() {
-            let ledger = attune::ledger::open(config.database.url.as_deref(), dir.path())
-                .await
-                .unwrap();
+            let ledger = attune::ledger::open(config.database.url.as_deref(), dir.path()).await.unwrap();
             for (user, groups, role) in people {
                 let groups = groups.iter().map(|group| (*group).to_owned()).collect();
-                let new = NewToken {
-                    user: user.into(),
-                    groups,
-                    role,
-                    expires: None,
-                };
+                let new = NewToken { user: user.into(), groups, role, expires: None };
                 secrets.push(tokens::create(ledger.as_ref(), new).await.unwrap().1);
             }
             ledger.close().await;
         }
-        let app = Application::build(config)
-            .unwrap()
-            .with_generator(Arc::new(generator));
+        let app = Application::build(config).unwrap().with_generator(Arc::new(generator));
         let base = format!("http://127.0.0.1:{}", app.port());
         let (metrics, stop) = (app.metrics().clone(), CancellationToken::new());
         let stopping = stop.clone();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(2)
-                .enable_all()
-                .build()
-                .unwrap();
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(app.run(stopping)).unwrap();
         });
         let client = reqwest::Client::new();
-        let app = TestApp {
-            base,
-            metrics,
-            stop,
-            tokens: secrets,
-            client,
-            thread: Some(thread),
-            _dir: dir,
-        };
-        app.eventually("the server is ready", async || {
-            app.status("/readyz").await == Some(StatusCode::OK)
-        })
-        .await;
+        let app = TestApp { base, metrics, stop, tokens: secrets, client, thread: Some(thread), _dir: dir };
+        app.eventually("the server is ready", async || app.status("/readyz").await == Some(StatusCode::OK))
+            .await;
         app
     }
 }
@@ -141,9 +111,7 @@ impl TestApp {
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.client
-            .request(method, format!("{}{path}", self.base))
-            .timeout(PATIENCE)
+        self.client.request(method, format!("{}{path}", self.base)).timeout(PATIENCE)
     }
 
     /// A request by the person whose token was asked for at this position.
@@ -201,11 +169,7 @@ impl Drop for TestApp {
         }
         assert!(matches!(ended, Some(Ok(()))), "the server failed");
         let metrics = &self.metrics;
-        let left = [
-            metrics.http_in_flight.get(),
-            metrics.queue_running.get(),
-            metrics.queue_waiting.get(),
-        ];
+        let left = [metrics.http_in_flight.get(), metrics.queue_running.get(), metrics.queue_waiting.get()];
         assert_eq!(left, [0, 0, 0], "requests, answers or questions were left over");
     }
 }
@@ -225,25 +189,15 @@ pub(crate) async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Val
 
 /// The data of each event of a stream, `[DONE]` as a string; comments are left out.
 pub(crate) fn events(stream: &str) -> Vec<Value> {
-    let frames = stream
-        .split("\n\n")
-        .filter_map(|frame| frame.lines().find_map(|line| line.strip_prefix("data: ")));
-    frames
-        .map(|data| serde_json::from_str(data).unwrap_or_else(|_| json!(data)))
-        .collect()
+    let frames =
+        stream.split("\n\n").filter_map(|frame| frame.lines().find_map(|line| line.strip_prefix("data: ")));
+    frames.map(|data| serde_json::from_str(data).unwrap_or_else(|_| json!(data))).collect()
 }
 
 /// Checks that a response is an error with this status and code, and returns its `param`.
 #[track_caller]
 pub(crate) fn check_error((status, body): (StatusCode, Value), expected: u16, code: &str) -> Option<String> {
-    assert_eq!(
-        (status.as_u16(), body["error"]["code"].as_str()),
-        (expected, Some(code)),
-        "{body}"
-    );
-    assert!(
-        body["error"]["message"].is_string() && body["error"]["type"].is_string(),
-        "{body}"
-    );
+    assert_eq!((status.as_u16(), body["error"]["code"].as_str()), (expected, Some(code)), "{body}");
+    assert!(body["error"]["message"].is_string() && body["error"]["type"].is_string(), "{body}");
     body["error"]["param"].as_str().map(str::to_owned)
 }

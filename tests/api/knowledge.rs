@@ -14,54 +14,31 @@ async fn a_document_can_be_found_when_put_returns_and_not_after_delete() {
     let (_, found) = app.get("/v1/search?q=HR+department&k=3").await;
     assert_eq!(found["query"], "HR department");
     let result = &found["results"][0];
-    assert_eq!(
-        (&result["document_id"], &result["title"]),
-        (&json!("boston"), &json!("Boston office"))
-    );
+    assert_eq!((&result["document_id"], &result["title"]), (&json!("boston"), &json!("Boston office")));
     assert!(found["took_ms"].is_number() && result["score"].is_number() && result["text"].is_string());
 
     let (status, same) = app
         .put("/v1/documents/boston", json!({"title": "Boston office", "text": "# Boston office\n\nThe HR department is in room 310 on the third floor."}))
         .await;
     assert_eq!((status, &same["outcome"]), (StatusCode::OK, &json!("unchanged")));
-    let (_, changed) = app
-        .put(
-            "/v1/documents/boston",
-            json!({"text": "The HR department moved to room 7."}),
-        )
-        .await;
+    let (_, changed) =
+        app.put("/v1/documents/boston", json!({"text": "The HR department moved to room 7."})).await;
     assert_eq!(changed["outcome"], "updated");
     let (_, found) = app.get("/v1/search?q=HR+department").await;
-    assert!(
-        found["results"][0]["text"].as_str().unwrap().contains("room 7"),
-        "{found}"
-    );
+    assert!(found["results"][0]["text"].as_str().unwrap().contains("room 7"), "{found}");
 
     let (status, gone) = answer(app.request(Method::DELETE, "/v1/documents/boston")).await;
-    assert_eq!(
-        (status, gone),
-        (StatusCode::OK, json!({"id": "boston", "deleted": true}))
-    );
-    assert_eq!(
-        app.get("/v1/search?q=HR+department").await.1["results"],
-        json!([])
-    );
+    assert_eq!((status, gone), (StatusCode::OK, json!({"id": "boston", "deleted": true})));
+    assert_eq!(app.get("/v1/search?q=HR+department").await.1["results"], json!([]));
     check_error(app.get("/v1/documents/boston").await, 404, "not_found");
-    check_error(
-        answer(app.request(Method::DELETE, "/v1/documents/boston")).await,
-        404,
-        "not_found",
-    );
+    check_error(answer(app.request(Method::DELETE, "/v1/documents/boston")).await, 404, "not_found");
 }
 
 #[tokio::test]
 async fn not_waiting_is_accepted_and_done_soon() {
     let app = TestApp::start().await;
     let (status, _) = app
-        .put(
-            "/v1/documents/later?refresh=false",
-            json!({"text": "Bicycles are kept in the cellar."}),
-        )
+        .put("/v1/documents/later?refresh=false", json!({"text": "Bicycles are kept in the cellar."}))
         .await;
     assert_eq!(status, StatusCode::ACCEPTED);
     app.eventually("the document is found", async || {
@@ -74,22 +51,12 @@ async fn not_waiting_is_accepted_and_done_soon() {
 async fn documents_are_listed_page_by_page() {
     let app = TestApp::start().await;
     for n in 0..5 {
-        app.put(
-            &format!("/v1/documents/page-{n}"),
-            json!({"text": format!("Page number {n}.")}),
-        )
-        .await;
+        app.put(&format!("/v1/documents/page-{n}"), json!({"text": format!("Page number {n}.")})).await;
     }
     let (mut seen, mut path) = (Vec::new(), "/v1/documents?limit=2".to_owned());
     loop {
         let (_, page) = app.get(&path).await;
-        seen.extend(
-            page["data"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|d| d["id"].as_str().unwrap().to_owned()),
-        );
+        seen.extend(page["data"].as_array().unwrap().iter().map(|d| d["id"].as_str().unwrap().to_owned()));
         let Some(next) = page["next"].as_str() else { break };
         let next: String = url::form_urlencoded::byte_serialize(next.as_bytes()).collect();
         path = format!("/v1/documents?limit=2&before={next}");
@@ -111,11 +78,7 @@ async fn what_a_document_contains_is_shown_but_never_acts() {
     }
     assert_eq!(document["text"], json!(text));
     check_error(
-        app.put(
-            "/v1/documents/evil",
-            json!({"text": "x", "url": "javascript:alert(1)"}),
-        )
-        .await,
+        app.put("/v1/documents/evil", json!({"text": "x", "url": "javascript:alert(1)"})).await,
         400,
         "invalid_request",
     );
@@ -123,10 +86,8 @@ async fn what_a_document_contains_is_shown_but_never_acts() {
 
 #[tokio::test]
 async fn a_curator_can_neither_see_nor_replace_other_groups_documents() {
-    let people: [(&str, &[&str], Role); 2] = [
-        ("hana", &["hr"], Role::Curator),
-        ("fred", &["finance"], Role::Curator),
-    ];
+    let people: [(&str, &[&str], Role); 2] =
+        [("hana", &["hr"], Role::Curator), ("fred", &["finance"], Role::Curator)];
     let app = Setup::default().people(&people).start().await;
     let put = async |person, groups: Value| {
         let body = json!({"text": "Salary bands start at 7.", "groups": groups});
@@ -134,26 +95,11 @@ async fn a_curator_can_neither_see_nor_replace_other_groups_documents() {
     };
     assert_eq!(put(0, json!(["hr"])).await.0, StatusCode::CREATED);
     check_error(put(1, json!([])).await, 403, "forbidden");
-    check_error(
-        answer(app.by(1, Method::GET, "/v1/documents/bands")).await,
-        404,
-        "not_found",
-    );
-    check_error(
-        answer(app.by(1, Method::DELETE, "/v1/documents/bands")).await,
-        404,
-        "not_found",
-    );
+    check_error(answer(app.by(1, Method::GET, "/v1/documents/bands")).await, 404, "not_found");
+    check_error(answer(app.by(1, Method::DELETE, "/v1/documents/bands")).await, 404, "not_found");
+    assert_eq!(answer(app.by(1, Method::GET, "/v1/search?q=salary+bands")).await.1["results"], json!([]));
     assert_eq!(
-        answer(app.by(1, Method::GET, "/v1/search?q=salary+bands"))
-            .await
-            .1["results"],
-        json!([])
-    );
-    assert_eq!(
-        answer(app.by(0, Method::GET, "/v1/search?q=salary+bands"))
-            .await
-            .1["results"][0]["document_id"],
+        answer(app.by(0, Method::GET, "/v1/search?q=salary+bands")).await.1["results"][0]["document_id"],
         "bands"
     );
 }

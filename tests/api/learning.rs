@@ -15,28 +15,16 @@ async fn an_ideal_answer_is_written_changed_deleted_and_restored() {
         (status, &made["status"], &made["source"]),
         (StatusCode::CREATED, &json!("approved"), &json!("written"))
     );
-    assert_eq!(
-        made["messages"][2],
-        json!({"role": "user", "content": "And in Dublin?"})
-    );
+    assert_eq!(made["messages"][2], json!({"role": "user", "content": "And in Dublin?"}));
     let path = format!("/v1/demonstrations/{}", made["id"].as_str().unwrap());
     let (_, changed) = app
-        .put(
-            &path,
-            json!({"prompt": "Where is HR in Dublin?", "response": "2nd floor.", "status": "draft"}),
-        )
+        .put(&path, json!({"prompt": "Where is HR in Dublin?", "response": "2nd floor.", "status": "draft"}))
         .await;
-    assert_eq!(
-        (&changed["created"], &changed["status"]),
-        (&made["created"], &json!("draft"))
-    );
+    assert_eq!((&changed["created"], &changed["status"]), (&made["created"], &json!("draft")));
     assert_eq!(answer(app.request(Method::DELETE, &path)).await.0, StatusCode::OK);
     check_error(app.get(&path).await, 404, "not_found");
     assert_eq!(app.get("/v1/demonstrations").await.1["data"], json!([]));
-    assert_eq!(
-        app.post(&format!("{path}/restore"), json!({})).await.1["response"],
-        "2nd floor."
-    );
+    assert_eq!(app.post(&format!("{path}/restore"), json!({})).await.1["response"], "2nd floor.");
     assert_eq!(app.get(&path).await.0, StatusCode::OK);
 }
 
@@ -52,10 +40,7 @@ async fn what_is_exported_can_be_imported_elsewhere_and_comes_out_the_same() {
             "preference",
             r#"{"prompt":"Where?","chosen":"Here.","rejected":"There.","margin":0.5,"user":"ada"}"#,
         ),
-        (
-            "unpaired",
-            r#"{"prompt":"When?","completion":"Now.","label":true}"#,
-        ),
+        ("unpaired", r#"{"prompt":"When?","completion":"Now.","label":true}"#),
         ("prompts", r#"{"prompt":"Who?"}"#),
     ];
     for (format, row) in rows {
@@ -67,20 +52,9 @@ async fn what_is_exported_can_be_imported_elsewhere_and_comes_out_the_same() {
         );
         assert_eq!(import(&one, format, row.to_owned()).await.1["new"], 0, "{format}");
         let exported = export(&one, format).await;
-        assert!(
-            exported.contains("file_sha256"),
-            "{format}: no lineage in {exported}"
-        );
-        assert_eq!(
-            import(&other, format, exported.clone()).await.0,
-            StatusCode::OK,
-            "{format}"
-        );
-        assert_eq!(
-            content(&export(&other, format).await),
-            content(&exported),
-            "{format}"
-        );
+        assert!(exported.contains("file_sha256"), "{format}: no lineage in {exported}");
+        assert_eq!(import(&other, format, exported.clone()).await.0, StatusCode::OK, "{format}");
+        assert_eq!(content(&export(&other, format).await), content(&exported), "{format}");
     }
 }
 
@@ -90,65 +64,35 @@ async fn an_import_is_all_or_nothing_and_names_the_first_bad_line() {
     let good = r#"{"prompt":"Where?","response":"Here."}"#;
     let (status, body) = import(&app, "sft", format!("{good}\n{good}\n{{\"prompt\":7}}\n{good}")).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
-    assert!(
-        body["error"]["message"].as_str().unwrap().contains("line 3"),
-        "{body}"
-    );
+    assert!(body["error"]["message"].as_str().unwrap().contains("line 3"), "{body}");
     assert_eq!(app.get("/v1/demonstrations").await.1["data"], json!([]));
-    check_error(
-        import(&app, "nonsense", good.into()).await,
-        400,
-        "invalid_request",
-    );
+    check_error(import(&app, "nonsense", good.into()).await, 400, "invalid_request");
 }
 
 #[tokio::test]
 async fn an_import_may_be_larger_than_any_other_body() {
     let app = TestApp::start().await;
     let filler = "x".repeat(1000);
-    let lines: String = (0..3000)
-        .map(|n| format!("{{\"prompt\":\"{n} {filler}\"}}\n"))
-        .collect();
+    let lines: String = (0..3000).map(|n| format!("{{\"prompt\":\"{n} {filler}\"}}\n")).collect();
     assert!(lines.len() > 2 << 20);
     let (status, report) = import(&app, "prompts", lines).await;
-    assert_eq!(
-        (status, &report["new"]),
-        (StatusCode::OK, &json!(3000)),
-        "{report}"
-    );
+    assert_eq!((status, &report["new"]), (StatusCode::OK, &json!(3000)), "{report}");
 }
 
 async fn import(app: &TestApp, format: &str, lines: String) -> (StatusCode, Value) {
-    answer(
-        app.request(Method::POST, &format!("/v1/import?format={format}"))
-            .body(lines),
-    )
-    .await
+    answer(app.request(Method::POST, &format!("/v1/import?format={format}")).body(lines)).await
 }
 
 async fn export(app: &TestApp, format: &str) -> String {
-    let response = app
-        .request(Method::GET, &format!("/v1/export?format={format}"))
-        .send()
-        .await
-        .unwrap();
+    let response = app.request(Method::GET, &format!("/v1/export?format={format}")).send().await.unwrap();
     assert_eq!(response.headers()["content-type"], "application/x-ndjson");
     response.text().await.unwrap()
 }
 
 /// What is learnt from, without where it came from.
 fn content(lines: &str) -> Vec<Value> {
-    let keep = [
-        "messages",
-        "prompt",
-        "chosen",
-        "rejected",
-        "completion",
-        "label",
-        "margin",
-        "user",
-        "passages",
-    ];
+    let keep =
+        ["messages", "prompt", "chosen", "rejected", "completion", "label", "margin", "user", "passages"];
     let row = |line: &str| {
         let row: serde_json::Map<String, Value> = serde_json::from_str(line).unwrap();
         Value::from(

@@ -20,43 +20,24 @@ async fn stream(app: &TestApp, max_tokens: u32) -> reqwest::Response {
     let mut body = asking("Where?");
     body["stream"] = json!(true);
     body["max_tokens"] = json!(max_tokens);
-    let response = app
-        .request(Method::POST, "/v1/chat/completions")
-        .json(&body)
-        .send()
-        .await
-        .unwrap();
+    let response = app.request(Method::POST, "/v1/chat/completions").json(&body).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     response
 }
 
 #[tokio::test]
 async fn one_person_may_not_have_too_many_questions_open() {
-    let setup = Setup::default()
-        .generator(slow())
-        .config(|config| config.admission.per_user_in_flight = 1);
+    let setup = Setup::default().generator(slow()).config(|config| config.admission.per_user_in_flight = 1);
     let app = setup.start().await;
     let open = stream(&app, 1000).await;
-    let response = app
-        .request(Method::POST, "/v1/chat/completions")
-        .json(&asking("Me too?"))
-        .send()
-        .await
-        .unwrap();
+    let response =
+        app.request(Method::POST, "/v1/chat/completions").json(&asking("Me too?")).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
-    let seconds: u64 = response.headers()["retry-after"]
-        .to_str()
-        .unwrap()
-        .parse()
-        .unwrap();
+    let seconds: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
     assert!(seconds >= 1);
     let body = response.json().await.unwrap();
     check_error((StatusCode::TOO_MANY_REQUESTS, body), 429, "rate_limit_exceeded");
-    assert_eq!(
-        app.get("/v1/answers").await.0,
-        StatusCode::OK,
-        "what makes no answer is not limited"
-    );
+    assert_eq!(app.get("/v1/answers").await.0, StatusCode::OK, "what makes no answer is not limited");
     drop(open);
 }
 
@@ -68,11 +49,7 @@ async fn a_full_queue_turns_questions_away() {
     });
     let app = setup.start().await;
     let open = stream(&app, 1000).await;
-    check_error(
-        app.post("/v1/chat/completions", asking("Me too?")).await,
-        429,
-        "queue_full",
-    );
+    check_error(app.post("/v1/chat/completions", asking("Me too?")).await, 429, "queue_full");
     drop(open);
     app.eventually("the place is free", async || {
         let mut body = asking("Now?");
@@ -111,42 +88,24 @@ async fn an_answer_stops_when_its_reader_goes() {
     body["max_tokens"] = json!(1000);
     let request = app.request(Method::POST, "/v1/chat/completions").json(&body);
     let asking = tokio::spawn(request.send());
-    app.eventually("it is being answered", async || {
-        app.metrics.queue_running.get() == 1
-    })
-    .await;
+    app.eventually("it is being answered", async || app.metrics.queue_running.get() == 1).await;
     asking.abort();
-    app.eventually("the whole answer is cancelled too", async || cancelled() == 2)
-        .await;
+    app.eventually("the whole answer is cancelled too", async || cancelled() == 2).await;
     let (_, log) = app.get("/v1/answers").await;
-    let reasons: Vec<_> = log["data"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|row| &row["finish_reason"])
-        .collect();
+    let reasons: Vec<_> = log["data"].as_array().unwrap().iter().map(|row| &row["finish_reason"]).collect();
     assert_eq!(reasons, [&json!("cancelled"), &json!("cancelled")]);
 }
 
 #[tokio::test]
 async fn a_stopping_server_finishes_open_streams_and_takes_no_new_questions() {
-    let setup = Setup::default()
-        .generator(slow())
-        .config(|config| config.server.drain_delay_seconds = 1);
+    let setup = Setup::default().generator(slow()).config(|config| config.server.drain_delay_seconds = 1);
     let app = setup.start().await;
     let open = stream(&app, 150).await;
     app.stop.cancel();
-    app.eventually("readiness says so", async || {
-        app.status("/readyz").await != Some(StatusCode::OK)
-    })
-    .await;
+    app.eventually("readiness says so", async || app.status("/readyz").await != Some(StatusCode::OK)).await;
     app.eventually("questions are turned away", async || {
-        let asked = app
-            .request(Method::POST, "/v1/chat/completions")
-            .json(&asking("Still there?"));
-        asked.send().await.map_or(true, |response| {
-            response.status() == StatusCode::SERVICE_UNAVAILABLE
-        })
+        let asked = app.request(Method::POST, "/v1/chat/completions").json(&asking("Still there?"));
+        asked.send().await.map_or(true, |response| response.status() == StatusCode::SERVICE_UNAVAILABLE)
     })
     .await;
     let frames = events(&open.text().await.unwrap());

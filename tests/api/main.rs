@@ -1,9 +1,6 @@
 //! Does the HTTP interface keep its promises? Each test talks to a real server, with a scripted model.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests: a failure here is a failed test"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a failure here is a failed test")]
 
 mod access;
 mod chat;

@@ -26,10 +26,7 @@ struct Company {
 fn company() -> impl Strategy<Value = Company> {
     let groups =
         || prop::sample::subsequence(GROUPS.to_vec(), 0..=GROUPS.len()).prop_map(BTreeSet::from_iter);
-    (
-        prop::collection::vec(groups(), 1..5),
-        prop::collection::vec(groups(), 1..4),
-    )
+    (prop::collection::vec(groups(), 1..5), prop::collection::vec(groups(), 1..4))
         .prop_map(|(documents, people)| Company { documents, people })
 }
 
@@ -50,17 +47,11 @@ fn nobody_outside_a_group_sees_its_documents_anywhere() {
     });
     let app = runtime.block_on(setup.start());
     let cases = AtomicU32::new(0);
-    let mut runner = TestRunner::new(Cases {
-        cases: 12,
-        failure_persistence: None,
-        ..Cases::default()
-    });
+    let mut runner = TestRunner::new(Cases { cases: 12, failure_persistence: None, ..Cases::default() });
     // Shrinking reruns the case under a new number, so that documents of earlier cases do not matter.
     let checked = runner.run(&company(), |company| {
         let case = cases.fetch_add(1, Ordering::Relaxed);
-        runtime
-            .block_on(check(&app, &company, case))
-            .map_err(TestCaseError::fail)
+        runtime.block_on(check(&app, &company, case)).map_err(TestCaseError::fail)
     });
     checked.unwrap();
 }
@@ -82,10 +73,7 @@ async fn check(app: &TestApp, company: &Company, case: u32) -> Result<(), String
         let (status, said) =
             answer(by(app, groups, Method::POST, "/v1/chat/completions").json(&grounded)).await;
         assert_eq!(status, StatusCode::OK, "{said}");
-        for source in said["choices"][0]["message"]["attune"]["sources"]
-            .as_array()
-            .unwrap()
-        {
+        for source in said["choices"][0]["message"]["attune"]["sources"].as_array().unwrap() {
             passages.push(source["passage_id"].as_str().unwrap().to_owned());
         }
         let feedback = format!("/v1/feedback/{}", said["id"].as_str().unwrap());
@@ -103,23 +91,13 @@ async fn check(app: &TestApp, company: &Company, case: u32) -> Result<(), String
         leak(company, groups, case, &pair.to_string())?;
     }
     // Whoever sees everything approves the corrections: now they are rows to learn from.
-    let (_, drafts) = answer(by(
-        app,
-        &everything,
-        Method::GET,
-        "/v1/demonstrations?status=draft&limit=1000",
-    ))
-    .await;
+    let (_, drafts) =
+        answer(by(app, &everything, Method::GET, "/v1/demonstrations?status=draft&limit=1000")).await;
     for draft in drafts["data"].as_array().unwrap() {
         let body =
             json!({"messages": draft["messages"], "response": draft["response"], "status": "approved"});
         let path = format!("/v1/demonstrations/{}", draft["id"].as_str().unwrap());
-        assert_eq!(
-            answer(by(app, &everything, Method::PUT, &path).json(&body))
-                .await
-                .0,
-            StatusCode::OK
-        );
+        assert_eq!(answer(by(app, &everything, Method::PUT, &path).json(&body)).await.0, StatusCode::OK);
     }
     for groups in &company.people {
         for path in lists(&passages, case) {
@@ -131,13 +109,7 @@ async fn check(app: &TestApp, company: &Company, case: u32) -> Result<(), String
     // The check can fail: who is in every group does see everything.
     let mut seen = String::new();
     for path in lists(&passages, case) {
-        seen += &by(app, &everything, Method::GET, &path)
-            .send()
-            .await
-            .unwrap()
-            .text()
-            .await
-            .unwrap();
+        seen += &by(app, &everything, Method::GET, &path).send().await.unwrap().text().await.unwrap();
     }
     let missing = (0..company.documents.len()).find(|n| !seen.contains(&secret(case, *n)));
     missing.map_or(Ok(()), |n| Err(format!("document {n} is shown to nobody")))
@@ -146,19 +118,10 @@ async fn check(app: &TestApp, company: &Company, case: u32) -> Result<(), String
 /// Everything that can be read.
 fn lists(passages: &[String], case: u32) -> Vec<String> {
     let encoded = |id: &String| url::form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>();
-    let mut paths: Vec<String> = passages
-        .iter()
-        .map(|id| format!("/v1/passages/{}", encoded(id)))
-        .collect();
+    let mut paths: Vec<String> = passages.iter().map(|id| format!("/v1/passages/{}", encoded(id))).collect();
     paths.push(format!("/v1/search?q=codeword+case{case}&k=50"));
     paths.extend((0..5).map(|n| format!("/v1/documents/case-{case}-{n}")));
-    let more = [
-        "answers",
-        "feedback",
-        "comparisons",
-        "demonstrations",
-        "documents",
-    ];
+    let more = ["answers", "feedback", "comparisons", "demonstrations", "documents"];
     paths.extend(more.map(|list| format!("/v1/{list}?limit=1000")));
     paths.extend(
         ["sft", "preference", "unpaired", "prompts"].map(|format| format!("/v1/export?format={format}")),
@@ -170,9 +133,7 @@ fn lists(passages: &[String], case: u32) -> Vec<String> {
 fn leak(company: &Company, groups: &BTreeSet<&str>, case: u32, text: &str) -> Result<(), String> {
     for (n, needed) in company.documents.iter().enumerate() {
         if !needed.is_empty() && needed.is_disjoint(groups) && text.contains(&secret(case, n)) {
-            return Err(format!(
-                "somebody in {groups:?} reads a document for {needed:?}: {text}"
-            ));
+            return Err(format!("somebody in {groups:?} reads a document for {needed:?}: {text}"));
         }
     }
     Ok(())
@@ -187,7 +148,5 @@ fn by(app: &TestApp, groups: &BTreeSet<&str>, method: Method, path: &str) -> req
     names.push("staff");
     // One person a set of groups.
     let user = names.join("-");
-    app.request(method, path)
-        .header("x-forwarded-user", user)
-        .header("x-forwarded-groups", names.join(","))
+    app.request(method, path).header("x-forwarded-user", user).header("x-forwarded-groups", names.join(","))
 }

@@ -21,10 +21,7 @@ async fn error_bodies() {
     let mut note =
         |what: &str, (status, body): (StatusCode, Value)| bodies.push(json!([what, status.as_u16(), body]));
     note("unknown address", app.get("/v1/nowhere").await);
-    note(
-        "wrong method",
-        answer(app.request(Method::DELETE, "/v1/models")).await,
-    );
+    note("wrong method", answer(app.request(Method::DELETE, "/v1/models")).await);
     note("no messages", app.post("/v1/chat/completions", json!({})).await);
     note(
         "unknown model",
@@ -36,14 +33,7 @@ async fn error_bodies() {
         .await,
     );
     note("no such answer", app.get("/v1/answers/none").await);
-    note(
-        "other name",
-        answer(
-            app.request(Method::GET, "/v1/me")
-                .header("host", "rebound.example"),
-        )
-        .await,
-    );
+    note("other name", answer(app.request(Method::GET, "/v1/me").header("host", "rebound.example")).await);
     note("bad query", app.get("/v1/search?q=x&k=many").await);
     insta::assert_json_snapshot!(bodies);
 }
@@ -53,25 +43,15 @@ async fn metric_names_and_labels() {
     let app = TestApp::start().await;
     app.knows_boston().await;
     let id = app.ask("Where is HR?").await["id"].as_str().unwrap().to_owned();
-    app.put(&format!("/v1/feedback/{id}"), json!({"rating": "up"}))
-        .await;
+    app.put(&format!("/v1/feedback/{id}"), json!({"rating": "up"})).await;
     app.get("/no/such/address").await;
     let response = app.request(Method::GET, "/metrics").send().await.unwrap();
-    assert!(
-        response.headers()["content-type"]
-            .to_str()
-            .unwrap()
-            .starts_with("text/plain; version=0.0.4")
-    );
+    assert!(response.headers()["content-type"].to_str().unwrap().starts_with("text/plain; version=0.0.4"));
     let text = response.text().await.unwrap();
-    let ours = text
-        .lines()
-        .filter(|line| line.starts_with("attune_http") || line.starts_with("# TYPE attune_"));
+    let ours =
+        text.lines().filter(|line| line.starts_with("attune_http") || line.starts_with("# TYPE attune_"));
     let without_buckets = ours.filter(|line| !line.contains("_bucket{") && !line.contains("_sum{"));
     insta::assert_snapshot!(without_buckets.collect::<Vec<_>>().join("\n"));
-    assert!(
-        !text.contains("/no/such/address") && !text.contains("route=\"/readyz\""),
-        "{text}"
-    );
+    assert!(!text.contains("/no/such/address") && !text.contains("route=\"/readyz\""), "{text}");
     assert!(text.contains("attune_feedback_total{kind=\"up\"} 1"), "{text}");
 }

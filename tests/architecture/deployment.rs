@@ -16,41 +16,26 @@ const OWN_LABELS: &[&str] = &["job", "instance", "le"];
 fn yaml(path: &str) -> Value {
     let mut value: Value =
         serde_yaml_ng::from_str(&text(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
-    value
-        .apply_merge()
-        .unwrap_or_else(|error| panic!("{path}: {error}"));
+    value.apply_merge().unwrap_or_else(|error| panic!("{path}: {error}"));
     value
 }
 
 fn services() -> BTreeMap<String, Value> {
     let services = serde_yaml_ng::from_value(yaml("docker-compose.yml")["services"].clone());
     let services: BTreeMap<String, Value> = services.unwrap();
-    assert!(
-        ["attune", "prometheus", "grafana", "postgres"]
-            .iter()
-            .all(|name| services.contains_key(*name))
-    );
+    assert!(["attune", "prometheus", "grafana", "postgres"].iter().all(|name| services.contains_key(*name)));
     services
 }
 
 fn strings(value: &Value) -> Vec<String> {
-    value
-        .as_sequence()
-        .into_iter()
-        .flatten()
-        .map(|item| item.as_str().unwrap().to_owned())
-        .collect()
+    value.as_sequence().into_iter().flatten().map(|item| item.as_str().unwrap().to_owned()).collect()
 }
 
 /// `source:target[:mode]` of every mount.
 fn mounts(service: &Value) -> Vec<(String, String, bool)> {
     let split = |mount: &String| {
         let parts: Vec<&str> = mount.split(':').collect();
-        (
-            parts[0].to_owned(),
-            parts[1].to_owned(),
-            parts.get(2) == Some(&"ro"),
-        )
+        (parts[0].to_owned(), parts[1].to_owned(), parts.get(2) == Some(&"ro"))
     };
     strings(&service["volumes"]).iter().map(split).collect()
 }
@@ -58,29 +43,16 @@ fn mounts(service: &Value) -> Vec<(String, String, bool)> {
 #[test]
 fn every_service_can_be_started_watched_and_restarted() {
     for (name, service) in services() {
-        assert!(
-            service.get("build").is_some() || service.get("image").is_some(),
-            "{name} has no image"
-        );
+        assert!(service.get("build").is_some() || service.get("image").is_some(), "{name} has no image");
         if service.get("build").is_none() {
             let image = service["image"].as_str().unwrap();
             let tag = image.split_once(':').map_or("", |(_, tag)| tag);
-            assert!(
-                tag.contains(|c: char| c.is_ascii_digit()),
-                "{name}: {image} is not pinned"
-            );
+            assert!(tag.contains(|c: char| c.is_ascii_digit()), "{name}: {image} is not pinned");
         }
         assert_eq!(service["restart"], Value::from("unless-stopped"), "{name}");
-        assert!(
-            service["logging"]["options"].get("max-size").is_some(),
-            "{name}: logs grow without end"
-        );
+        assert!(service["logging"]["options"].get("max-size").is_some(), "{name}: logs grow without end");
         let check = &service["healthcheck"];
-        assert_eq!(
-            strings(&check["test"])[0],
-            "CMD",
-            "{name}: a health check without a shell"
-        );
+        assert_eq!(strings(&check["test"])[0], "CMD", "{name}: a health check without a shell");
         assert!(check.get("start_period").is_some(), "{name}");
         for other in strings(&service["depends_on"]) {
             assert!(services().contains_key(&other), "{name} depends on {other}");
@@ -97,24 +69,15 @@ fn volumes_are_declared_and_used_and_mounted_files_exist() {
         for (source, target, read_only) in mounts(&service) {
             assert!(target.starts_with('/'), "{name}: {target}");
             if let Some(path) = source.strip_prefix("./") {
-                assert!(
-                    root().join(path).exists(),
-                    "{name} mounts {source}, which is not there"
-                );
+                assert!(root().join(path).exists(), "{name} mounts {source}, which is not there");
                 assert!(read_only, "{name} can write to {source}");
             } else {
-                assert!(
-                    declared.contains_key(&source),
-                    "{name} mounts the undeclared volume {source}"
-                );
+                assert!(declared.contains_key(&source), "{name} mounts the undeclared volume {source}");
                 used.push(source);
             }
         }
     }
-    assert!(
-        declared.keys().all(|volume| used.contains(volume)),
-        "of {declared:?} only {used:?} are used"
-    );
+    assert!(declared.keys().all(|volume| used.contains(volume)), "of {declared:?} only {used:?} are used");
 }
 
 #[test]
@@ -137,10 +100,7 @@ fn no_secret_is_written_down() {
             serde_yaml_ng::from_value(service["environment"].clone()).unwrap_or_default();
         for (key, value) in environment {
             let referred = value.as_str().is_some_and(|value| value.starts_with("${"));
-            assert!(
-                !secret.is_match(&key) || value.is_null() || referred,
-                "{name}: {key} has a value"
-            );
+            assert!(!secret.is_match(&key) || value.is_null() || referred, "{name}: {key} has a value");
         }
     }
 }
@@ -148,31 +108,17 @@ fn no_secret_is_written_down() {
 #[test]
 fn the_container_runs_without_rights_and_never_open_to_the_network() {
     let image = text("Dockerfile");
-    let user = image
-        .lines()
-        .filter_map(|line| line.strip_prefix("USER "))
-        .next_back();
-    assert!(
-        user.is_some_and(|user| !user.starts_with('0') && !user.starts_with("root")),
-        "USER {user:?}"
-    );
+    let user = image.lines().filter_map(|line| line.strip_prefix("USER ")).next_back();
+    assert!(user.is_some_and(|user| !user.starts_with('0') && !user.starts_with("root")), "USER {user:?}");
 
     let services = services();
-    let (config, ..) = mounts(&services["attune"])
-        .into_iter()
-        .find(|(_, to, _)| to.ends_with("attune.toml"))
-        .unwrap();
+    let (config, ..) =
+        mounts(&services["attune"]).into_iter().find(|(_, to, _)| to.ends_with("attune.toml")).unwrap();
     let config = Config::load(Some(&root().join(config)), &Overrides::default()).unwrap();
     assert_ne!(config.access.mode, AccessMode::Open);
-    assert!(
-        !config.server.address().unwrap().ip().is_loopback(),
-        "the published port would reach nobody"
-    );
+    assert!(!config.server.address().unwrap().ip().is_loopback(), "the published port would reach nobody");
 
-    let targets: Vec<_> = mounts(&services["attune"])
-        .into_iter()
-        .map(|(_, target, _)| target)
-        .collect();
+    let targets: Vec<_> = mounts(&services["attune"]).into_iter().map(|(_, target, _)| target).collect();
     for folder in &config.docs.paths {
         assert!(
             targets.contains(&folder.to_string_lossy().into_owned()),
@@ -181,17 +127,8 @@ fn the_container_runs_without_rights_and_never_open_to_the_network() {
         );
     }
     for state in ["ATTUNE_DATA_DIR=", "ATTUNE_MODELS__CACHE="] {
-        let line = image
-            .lines()
-            .find(|line| line.contains(state))
-            .unwrap_or_else(|| panic!("no {state}"));
-        let folder = line
-            .split_once(state)
-            .unwrap()
-            .1
-            .split_whitespace()
-            .next()
-            .unwrap();
+        let line = image.lines().find(|line| line.contains(state)).unwrap_or_else(|| panic!("no {state}"));
+        let folder = line.split_once(state).unwrap().1.split_whitespace().next().unwrap();
         assert!(targets.contains(&folder.to_owned()), "{folder} is not a volume");
     }
 }
@@ -199,29 +136,12 @@ fn the_container_runs_without_rights_and_never_open_to_the_network() {
 #[test]
 fn prometheus_scrapes_the_address_that_is_served() {
     let config = Config::load(Some(&root().join("deploy/attune.toml")), &Overrides::default()).unwrap();
-    let port = config
-        .telemetry
-        .metrics_listen
-        .unwrap()
-        .rsplit_once(':')
-        .unwrap()
-        .1
-        .to_owned();
+    let port = config.telemetry.metrics_listen.unwrap().rsplit_once(':').unwrap().1.to_owned();
     let jobs = yaml("deploy/prometheus/prometheus.yml")["scrape_configs"].clone();
-    let job = jobs
-        .as_sequence()
-        .unwrap()
-        .iter()
-        .find(|job| job["job_name"] == "attune")
-        .unwrap();
-    assert_eq!(
-        strings(&job["static_configs"][0]["targets"]),
-        [format!("attune:{port}")]
-    );
+    let job = jobs.as_sequence().unwrap().iter().find(|job| job["job_name"] == "attune").unwrap();
+    assert_eq!(strings(&job["static_configs"][0]["targets"]), [format!("attune:{port}")]);
     assert!(
-        strings(&services()["attune"]["healthcheck"]["test"])
-            .concat()
-            .contains(&format!(":{port}/readyz"))
+        strings(&services()["attune"]["healthcheck"]["test"]).concat().contains(&format!(":{port}/readyz"))
     );
 }
 
@@ -258,11 +178,8 @@ fn collect(value: &Value, place: &str, found: &mut Vec<(String, String)>) {
 /// The labels a metric is declared with, its histogram series included.
 fn labels(name: &str) -> Option<&'static [&'static str]> {
     let declared = |name: &str| Metrics::DECLARED.iter().find(|(declared, _)| *declared == name);
-    let of_histogram = || {
-        ["_bucket", "_sum", "_count"]
-            .iter()
-            .find_map(|end| declared(name.strip_suffix(end)?))
-    };
+    let of_histogram =
+        || ["_bucket", "_sum", "_count"].iter().find_map(|end| declared(name.strip_suffix(end)?));
     declared(name).or_else(of_histogram).map(|(_, labels)| *labels)
 }
 
@@ -294,10 +211,7 @@ fn rules_and_dashboard_name_metrics_and_labels_that_exist() {
 
 #[test]
 fn every_metric_is_shown_or_watched() {
-    let all: String = expressions()
-        .into_iter()
-        .map(|(_, expression)| expression + "\n")
-        .collect();
+    let all: String = expressions().into_iter().map(|(_, expression)| expression + "\n").collect();
     for (name, _) in Metrics::DECLARED {
         assert!(all.contains(name), "{name} is in no rule and no panel");
     }
@@ -306,16 +220,10 @@ fn every_metric_is_shown_or_watched() {
 #[test]
 fn alerts_say_what_happened_and_how_bad_it_is() {
     let mut names = Vec::new();
-    for group in yaml("deploy/prometheus/rules/attune.yml")["groups"]
-        .as_sequence()
-        .unwrap()
-    {
+    for group in yaml("deploy/prometheus/rules/attune.yml")["groups"].as_sequence().unwrap() {
         for rule in group["rules"].as_sequence().unwrap() {
             let name = rule["alert"].as_str().unwrap().to_owned();
-            assert!(
-                ["page", "ticket"].contains(&rule["labels"]["severity"].as_str().unwrap()),
-                "{name}"
-            );
+            assert!(["page", "ticket"].contains(&rule["labels"]["severity"].as_str().unwrap()), "{name}");
             assert!(rule["annotations"]["summary"].is_string(), "{name}");
             assert!(rule["annotations"]["description"].is_string(), "{name}");
             assert!(!names.contains(&name), "{name} twice");
@@ -333,31 +241,16 @@ fn grafana_finds_its_datasource_and_its_dashboards() {
     let uid = source["uid"].as_str().unwrap();
     let mut ids = Vec::new();
     for panel in dashboard["panels"].as_array().unwrap() {
-        assert!(
-            panel["type"] == "row" || panel["datasource"]["uid"] == uid,
-            "{}",
-            panel["title"]
-        );
+        assert!(panel["type"] == "row" || panel["datasource"]["uid"] == uid, "{}", panel["title"]);
         assert!(!ids.contains(&panel["id"]), "panel {} twice", panel["id"]);
         ids.push(panel["id"].clone());
     }
-    let host = source["url"]
-        .as_str()
-        .unwrap()
-        .split(['/', ':'])
-        .nth(3)
-        .unwrap()
-        .to_owned();
-    assert!(
-        services().contains_key(&host),
-        "the datasource's host {host} is no service"
-    );
+    let host = source["url"].as_str().unwrap().split(['/', ':']).nth(3).unwrap().to_owned();
+    assert!(services().contains_key(&host), "the datasource's host {host} is no service");
 
     let provider = yaml("deploy/grafana/provisioning/dashboards/attune.yml")["providers"][0].clone();
     let folder = provider["options"]["path"].as_str().unwrap().to_owned();
-    let mounted = mounts(&services()["grafana"])
-        .into_iter()
-        .find(|(_, target, _)| *target == folder);
+    let mounted = mounts(&services()["grafana"]).into_iter().find(|(_, target, _)| *target == folder);
     let (source, ..) = mounted.unwrap_or_else(|| panic!("{folder} is not mounted"));
     assert!(root().join(source).join("attune.json").exists());
 }
@@ -367,18 +260,14 @@ fn ci_runs_what_the_readme_promises() {
     let ci = text(".ci/run");
     assert!(ci.contains("make test"));
     for script in [".ci/run", ".ci/deny", "tests/prepare.sh"] {
-        assert!(
-            is_executable(&root().join(script)),
-            "{script} can not be executed"
-        );
+        assert!(is_executable(&root().join(script)), "{script} can not be executed");
     }
 }
 
 #[cfg(unix)]
 fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    path.metadata()
-        .is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0)
+    path.metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(not(unix))]

@@ -51,17 +51,14 @@ fn anchors(markdown: &str) -> BTreeSet<String> {
 }
 
 fn links(markdown: &str) -> Vec<String> {
-    Parser::new_ext(
-        markdown,
-        Options::ENABLE_TABLES | Options::ENABLE_YAML_STYLE_METADATA_BLOCKS,
-    )
-    .filter_map(|event| match event {
-        Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
-            Some(dest_url.into_string())
-        }
-        _ => None,
-    })
-    .collect()
+    Parser::new_ext(markdown, Options::ENABLE_TABLES | Options::ENABLE_YAML_STYLE_METADATA_BLOCKS)
+        .filter_map(|event| match event {
+            Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+                Some(dest_url.into_string())
+            }
+            _ => None,
+        })
+        .collect()
 }
 
 #[test]
@@ -73,11 +70,7 @@ fn links_lead_somewhere() {
                 continue;
             }
             let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
-            let target = if file.is_empty() {
-                path.clone()
-            } else {
-                normal(&path.with_file_name(file))
-            };
+            let target = if file.is_empty() { path.clone() } else { normal(&path.with_file_name(file)) };
             let there = root().join(&target).exists();
             let anchored =
                 anchor.is_empty() || (there && anchors(&text(&target.to_string_lossy())).contains(anchor));
@@ -106,11 +99,8 @@ fn sources_that_documents_name_exist() {
 
 #[test]
 fn invariants_name_the_tests_that_hold_them() {
-    let tests: String = ["src", "tests"]
-        .iter()
-        .flat_map(|folder| texts(folder))
-        .map(|(_, text)| text)
-        .collect();
+    let tests: String =
+        ["src", "tests"].iter().flat_map(|folder| texts(folder)).map(|(_, text)| text).collect();
     let named = Regex::new(r"held by ((?:`\w+`(?:, | and )?)+)").unwrap();
     let name = Regex::new(r"`(\w+)`").unwrap();
     let mut count = 0;
@@ -153,8 +143,5 @@ fn no_package_registry_is_named() {
 #[test]
 fn anchors_are_made_as_code_hosts_make_them() {
     let made = anchors("# First five minutes\n\n## `make run`, then?\n");
-    assert_eq!(
-        made,
-        BTreeSet::from(["first-five-minutes".to_owned(), "make-run-then".to_owned()])
-    );
+    assert_eq!(made, BTreeSet::from(["first-five-minutes".to_owned(), "make-run-then".to_owned()]));
 }

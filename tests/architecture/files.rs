@@ -13,10 +13,7 @@ pub(super) fn root() -> &'static Path {
 /// the root is no part of the repository.
 pub(super) fn texts(folder: &str) -> Vec<(PathBuf, String)> {
     let ignored = std::fs::read_to_string(root().join(".gitignore")).unwrap();
-    let ignored: Vec<&str> = ignored
-        .lines()
-        .filter_map(|line| line.strip_prefix('/'))
-        .collect();
+    let ignored: Vec<&str> = ignored.lines().filter_map(|line| line.strip_prefix('/')).collect();
     let kept = |entry: &DirEntry| {
         let path = entry.path().strip_prefix(root()).unwrap();
         path != Path::new(".git") && !ignored.iter().any(|name| path == Path::new(name))

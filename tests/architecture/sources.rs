@@ -19,19 +19,10 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tantivy", &["src/retrieval"]),
     (
         "candle_core",
-        &[
-            "src/retrieval.rs",
-            "src/retrieval/encoder",
-            "src/models",
-            "src/generation/mistralrs",
-            "src/nn",
-        ],
+        &["src/retrieval.rs", "src/retrieval/encoder", "src/models", "src/generation/mistralrs", "src/nn"],
     ),
     ("candle_nn", &["src/retrieval/encoder", "src/models", "src/nn"]),
-    (
-        "candle_transformers",
-        &["src/retrieval/encoder", "src/models", "src/nn"],
-    ),
+    ("candle_transformers", &["src/retrieval/encoder", "src/models", "src/nn"]),
     ("sqlx", &["src/ledger"]),
     ("prometheus", &["src/telemetry"]),
 ];
@@ -55,19 +46,13 @@ fn sources() -> Vec<(String, String)> {
         .map(|(path, text)| (path.to_string_lossy().into_owned(), text))
         .filter(|(path, _)| !path.ends_with("/tests.rs") && !path.contains("/tests/"))
         .collect();
-    assert!(
-        sources.len() > 10,
-        "the walk found only {} sources",
-        sources.len()
-    );
+    assert!(sources.len() > 10, "the walk found only {} sources", sources.len());
     sources
 }
 
 /// Whether a path of `name` begins here: `name::`, `::name::`, but not `self::name::`.
 fn names_crate(code: &str, name: &str) -> bool {
-    Regex::new(&format!(r"(^|[^:\w])(::)?{name}::"))
-        .unwrap()
-        .is_match(code)
+    Regex::new(&format!(r"(^|[^:\w])(::)?{name}::")).unwrap().is_match(code)
 }
 
 #[test]
@@ -95,10 +80,7 @@ fn crate_names_are_told_from_modules() {
 #[test]
 fn the_domain_knows_nothing_else_of_the_program() {
     let uses = Regex::new(r"crate::(\w+)").unwrap();
-    for (path, text) in sources()
-        .iter()
-        .filter(|(path, _)| path.starts_with("src/domain"))
-    {
+    for (path, text) in sources().iter().filter(|(path, _)| path.starts_with("src/domain")) {
         for found in uses.captures_iter(&code(text)) {
             assert_eq!(&found[1], "domain", "{path}");
         }
@@ -120,10 +102,7 @@ fn nothing_but_the_edges_knows_http() {
 fn files_stay_short_enough_to_read() {
     let mut long = Vec::new();
     for (path, text) in sources() {
-        let lines = text
-            .lines()
-            .take_while(|line| line.trim() != "#[cfg(test)]")
-            .count();
+        let lines = text.lines().take_while(|line| line.trim() != "#[cfg(test)]").count();
         if lines > MAX_LINES {
             long.push(format!("{path} has {lines} lines before its tests; split it"));
         }
@@ -147,15 +126,8 @@ fn every_module_begins_with_the_question_it_answers() {
 #[test]
 fn no_module_is_called_by_what_it_is_not() {
     for (path, _) in sources() {
-        let name = Path::new(&path)
-            .file_stem()
-            .unwrap()
-            .to_string_lossy()
-            .into_owned();
-        assert!(
-            !["mod", "util", "utils", "common", "helpers", "misc"].contains(&name.as_str()),
-            "{path}"
-        );
+        let name = Path::new(&path).file_stem().unwrap().to_string_lossy().into_owned();
+        assert!(!["mod", "util", "utils", "common", "helpers", "misc"].contains(&name.as_str()), "{path}");
     }
 }
 
@@ -165,14 +137,9 @@ fn the_product_does_not_panic_on_purpose() {
     let mut wrong = Vec::new();
     for (path, text) in sources() {
         let code = code(&text);
-        let reasoned = ["unwrap_used", "expect_used", "clippy::panic"]
-            .iter()
-            .any(|lint| code.contains(lint));
+        let reasoned = ["unwrap_used", "expect_used", "clippy::panic"].iter().any(|lint| code.contains(lint));
         if let Some(found) = panics.find(&code).filter(|_| !reasoned) {
-            wrong.push(format!(
-                "{path}: {} without #[expect(…, reason = …)]",
-                found.as_str()
-            ));
+            wrong.push(format!("{path}: {} without #[expect(…, reason = …)]", found.as_str()));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -181,15 +148,7 @@ fn the_product_does_not_panic_on_purpose() {
 /// The features of every package that a build with these kinds of dependencies compiles.
 fn features(kinds: &str) -> BTreeMap<String, BTreeSet<String>> {
     let tree = Command::new(env!("CARGO"))
-        .args([
-            "tree",
-            "--locked",
-            "--prefix=none",
-            "--no-dedupe",
-            "--format={p}\t{f}",
-            "--edges",
-            kinds,
-        ])
+        .args(["tree", "--locked", "--prefix=none", "--no-dedupe", "--format={p}\t{f}", "--edges", kinds])
         .current_dir(root())
         .output()
         .unwrap();
@@ -198,10 +157,7 @@ fn features(kinds: &str) -> BTreeMap<String, BTreeSet<String>> {
     for line in String::from_utf8(tree.stdout).unwrap().lines() {
         let (package, list) = line.split_once('\t').unwrap();
         let package = package.split(" (").next().unwrap().to_owned();
-        features
-            .entry(package)
-            .or_default()
-            .insert(list.trim_end_matches(" (*)").to_owned());
+        features.entry(package).or_default().insert(list.trim_end_matches(" (*)").to_owned());
     }
     features
 }
@@ -209,11 +165,7 @@ fn features(kinds: &str) -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn tests_and_product_share_one_compiled_engine() {
     let (product, tests) = (features("normal,build"), features("normal,build,dev"));
-    assert!(
-        product.keys().any(|package| package.starts_with("mistralrs ")),
-        "{} packages",
-        product.len()
-    );
+    assert!(product.keys().any(|package| package.starts_with("mistralrs ")), "{} packages", product.len());
     for (package, features) in &product {
         assert_eq!(
             Some(features),

@@ -11,10 +11,7 @@ use crate::server::{HR_ANSWER, Server, Setup};
 
 const WIDE: (u32, u32) = (1200, 850);
 const PHONE: (u32, u32) = (375, 760);
-const PAGE: Paging = Paging {
-    before: None,
-    limit: 100,
-};
+const PAGE: Paging = Paging { before: None, limit: 100 };
 const QUESTION: &str = "Where is the HR department in Boston?";
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,8 +19,7 @@ async fn an_answer_is_asked_read_judged_and_corrected() {
     let server = Server::start(Setup::default()).await;
     browse("chat", async |page| {
         page.open(&server.url, WIDE).await;
-        page.until("visible('.composer textarea') && $('h1').innerText === 'Ask about Larkfield'")
-            .await;
+        page.until("visible('.composer textarea') && $('h1').innerText === 'Ask about Larkfield'").await;
         assert!(page.text(".notice").await.contains("recorded"));
         page.look("empty").await;
 
@@ -32,22 +28,12 @@ async fn an_answer_is_asked_read_judged_and_corrected() {
         assert_eq!(page.get("$('.prose strong').innerText").await, "HR department");
         assert_eq!(page.get("$$('.prose li').length").await, 2);
         // One announcement, with the whole answer; the log itself does not announce.
-        assert!(
-            page.get("$('[role=status]').textContent")
-                .await
-                .as_str()
-                .unwrap()
-                .contains("room 310")
-        );
+        assert!(page.get("$('[role=status]').textContent").await.as_str().unwrap().contains("room 310"));
         assert_eq!(page.get("$('[role=log]').getAttribute('aria-live')").await, "off");
 
         page.click(".prose .cite").await;
-        page.until("$('dialog').open && $('.passage-text').innerText.includes('People team')")
-            .await;
-        assert_eq!(
-            page.get("$('.passage-link a').href").await,
-            "https://intranet.example/boston"
-        );
+        page.until("$('dialog').open && $('.passage-text').innerText.includes('People team')").await;
+        assert_eq!(page.get("$('.passage-link a').href").await, "https://intranet.example/boston");
         assert_eq!(page.get("$('.passage-link a').rel").await, "noopener noreferrer");
         page.look("passage").await;
         page.click("dialog [aria-label='Close passage']").await;
@@ -63,19 +49,13 @@ async fn an_answer_is_asked_read_judged_and_corrected() {
 
         page.press("Suggest a better answer").await;
         assert_eq!(page.get("$('.panel textarea').value").await, HR_ANSWER);
-        page.fill(".panel textarea", "Room 310, third floor; ask for Ines.")
-            .await;
+        page.fill(".panel textarea", "Room 310, third floor; ask for Ines.").await;
         page.press("Save answer").await;
         page.until("$('.thanks')?.innerText.includes('curator')").await;
     })
     .await;
 
-    let answers = server
-        .ledger
-        .answers(&AnswerFilter::default(), &PAGE)
-        .await
-        .unwrap()
-        .data;
+    let answers = server.ledger.answers(&AnswerFilter::default(), &PAGE).await.unwrap().data;
     assert_eq!(answers.len(), 1);
     assert_eq!(answers[0].answer, HR_ANSWER);
     let feedback = &server.ledger.feedback_on(&answers[0].id).await.unwrap()[0];
@@ -84,16 +64,8 @@ async fn an_answer_is_asked_read_judged_and_corrected() {
         (Some(Rating::Down), [Reason::Incomplete].as_slice())
     );
     assert_eq!(feedback.comment.as_deref(), Some("Which desk?"));
-    assert_eq!(
-        feedback.ideal_answer.as_deref(),
-        Some("Room 310, third floor; ask for Ines.")
-    );
-    let drafts = server
-        .ledger
-        .demonstrations(Some(DemonstrationStatus::Draft), &PAGE)
-        .await
-        .unwrap()
-        .data;
+    assert_eq!(feedback.ideal_answer.as_deref(), Some("Room 310, third floor; ask for Ines."));
+    let drafts = server.ledger.demonstrations(Some(DemonstrationStatus::Draft), &PAGE).await.unwrap().data;
     assert_eq!(drafts.len(), 1);
     assert_eq!(drafts[0].corrects.as_ref(), Some(&answers[0].id));
     server.stop().await;
@@ -114,8 +86,7 @@ async fn a_thumb_can_be_changed_and_taken_back() {
         )
         .await;
         page.click("[data-rating=down]").await;
-        page.until("$('[role=status]').textContent.includes('taken back')")
-            .await;
+        page.until("$('[role=status]').textContent.includes('taken back')").await;
     })
     .await;
     assert!(server.ledger.feedback(&PAGE).await.unwrap().data.is_empty());
@@ -124,11 +95,7 @@ async fn a_thumb_can_be_changed_and_taken_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_of_two_answers_is_chosen() {
-    let server = Server::start(Setup {
-        share: 1.0,
-        ..Setup::default()
-    })
-    .await;
+    let server = Server::start(Setup { share: 1.0, ..Setup::default() }).await;
     browse("comparison", async |page| {
         page.open(&server.url, WIDE).await;
         page.until("$('h1').innerText.includes('Larkfield')").await;
@@ -165,11 +132,7 @@ async fn one_of_two_answers_is_chosen() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn where_two_answers_would_be_equal_the_single_one_is_shown() {
-    let server = Server::start(Setup {
-        share: 1.0,
-        ..Setup::default()
-    })
-    .await;
+    let server = Server::start(Setup { share: 1.0, ..Setup::default() }).await;
     browse("equal answers", async |page| {
         page.open(&server.url, WIDE).await;
         page.until("$('h1').innerText.includes('Larkfield')").await;
@@ -183,11 +146,7 @@ async fn where_two_answers_would_be_equal_the_single_one_is_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_works_from_the_keyboard() {
-    let server = Server::start(Setup {
-        share: 1.0,
-        ..Setup::default()
-    })
-    .await;
+    let server = Server::start(Setup { share: 1.0, ..Setup::default() }).await;
     browse("keyboard", async |page| {
         page.open(&server.url, WIDE).await;
         page.until("$('h1').innerText.includes('Larkfield')").await;
@@ -201,8 +160,7 @@ async fn everything_works_from_the_keyboard() {
         page.key(Key::Enter).await;
         page.until("$('dialog').open").await;
         page.key(Key::Escape).await;
-        page.until("!$('dialog').open && root.activeElement.matches('.cite')")
-            .await;
+        page.until("!$('dialog').open && root.activeElement.matches('.cite')").await;
 
         page.tab_to("active.matches('[data-rating=up]')").await;
         page.keys(" ").await;
@@ -211,8 +169,7 @@ async fn everything_works_from_the_keyboard() {
         page.keys(" ").await;
         page.tab_to("active.matches('.panel [type=submit]')").await;
         page.key(Key::Enter).await;
-        page.until("$('.thanks') && root.activeElement.matches('[data-rating=up]')")
-            .await;
+        page.until("$('.thanks') && root.activeElement.matches('[data-rating=up]')").await;
 
         page.tab_to("active.matches('.composer textarea')").await;
         page.keys("Let me choose: where is HR?").await;
@@ -231,20 +188,13 @@ async fn everything_works_from_the_keyboard() {
     .await;
     let feedback = server.ledger.feedback(&PAGE).await.unwrap().data;
     assert_eq!(feedback[0].0.reasons, [Reason::Clear]);
-    assert_eq!(
-        server.ledger.voted_pairs(&PAGE).await.unwrap().data[0].0.choice,
-        Choice::Right
-    );
+    assert_eq!(server.ledger.voted_pairs(&PAGE).await.unwrap().data[0].0.choice, Choice::Right);
     server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_is_stopped_and_asked_for_again() {
-    let server = Server::start(Setup {
-        pause: Duration::from_millis(100),
-        ..Setup::default()
-    })
-    .await;
+    let server = Server::start(Setup { pause: Duration::from_millis(100), ..Setup::default() }).await;
     browse("stop", async |page| {
         page.open(&server.url, WIDE).await;
         page.fill(".composer textarea", "Tell me something long").await;
@@ -252,8 +202,7 @@ async fn an_answer_is_stopped_and_asked_for_again() {
         page.until("$('.prose')?.innerText.includes('word word')").await;
         assert_eq!(page.get("$('.log').ariaBusy").await, "true");
         page.click(".stop").await;
-        page.until("$('.stopped') && $('.log').ariaBusy === 'false'")
-            .await;
+        page.until("$('.stopped') && $('.log').ariaBusy === 'false'").await;
         assert!(page.text(".prose").await.contains("word"));
         page.fill(".composer textarea", QUESTION).await;
         page.press("Try again").await;
@@ -264,16 +213,8 @@ async fn an_answer_is_stopped_and_asked_for_again() {
     .await;
     // The server notices at the next word, and records what there was.
     let cancelled = async || {
-        let answers = server
-            .ledger
-            .answers(&AnswerFilter::default(), &PAGE)
-            .await
-            .unwrap()
-            .data;
-        answers
-            .iter()
-            .filter(|answer| answer.finish_reason == FinishReason::Cancelled)
-            .count()
+        let answers = server.ledger.answers(&AnswerFilter::default(), &PAGE).await.unwrap().data;
+        answers.iter().filter(|answer| answer.finish_reason == FinishReason::Cancelled).count()
     };
     for _ in 0..200 {
         if cancelled().await == 2 {
@@ -299,12 +240,10 @@ async fn a_conversation_survives_a_reload_and_a_lost_server_is_explained() {
         page.until("$('.prose')?.innerText.includes('room 310')").await;
         assert_eq!(page.get("$('[data-rating=up]').ariaPressed").await, "true");
         // The same page with its server gone, as far as the page can tell.
-        page.run("window.fetch = () => Promise.reject(new TypeError('network'));")
-            .await;
+        page.run("window.fetch = () => Promise.reject(new TypeError('network'));").await;
         page.fill(".composer textarea", "Are you there?").await;
         page.click(".send").await;
-        page.until("$('.trouble')?.innerText.includes('connection')")
-            .await;
+        page.until("$('.trouble')?.innerText.includes('connection')").await;
         page.look("lost").await;
         page.click("[aria-label='New conversation'], .fresh").await;
         page.until("$('.welcome')").await;

@@ -9,16 +9,10 @@ use crate::driver::{Page, browse};
 use crate::server::{Server, Setup};
 
 const WIDE: (u32, u32) = (1280, 850);
-const PAGE: Paging = Paging {
-    before: None,
-    limit: 100,
-};
+const PAGE: Paging = Paging { before: None, limit: 100 };
 
 fn with_tokens() -> Setup {
-    Setup {
-        mode: Some(AccessMode::Tokens),
-        ..Setup::default()
-    }
+    Setup { mode: Some(AccessMode::Tokens), ..Setup::default() }
 }
 
 async fn sign_in(page: &Page, server: &Server, token: &str) {
@@ -29,10 +23,7 @@ async fn sign_in(page: &Page, server: &Server, token: &str) {
 
 async fn go(page: &Page, key: &str) {
     page.click(&format!("nav [data-key={key}]")).await;
-    page.until(&format!(
-        "$('nav [data-key={key}]').ariaCurrent === 'page' && $('.page')"
-    ))
-    .await;
+    page.until(&format!("$('nav [data-key={key}]').ariaCurrent === 'page' && $('.page')")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,10 +55,7 @@ async fn a_curator_reads_the_log_and_edits_ideal_answers() {
     let ada = server.token("ada", Role::Employee).await;
     let curator = server.token("cleo", Role::Curator).await;
     let question = json!({ "messages": [{ "role": "user", "content": "Where is HR?" }] });
-    let answer = server.post("/v1/chat/completions", &ada, question).await["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let answer = server.post("/v1/chat/completions", &ada, question).await["id"].as_str().unwrap().to_owned();
     let correction =
         json!({ "rating": "down", "reasons": ["incomplete"], "ideal_answer": "Room 310, third floor." });
     server.put_feedback(&answer, &ada, correction).await;
@@ -80,8 +68,7 @@ async fn a_curator_reads_the_log_and_edits_ideal_answers() {
         page.fill("input[type=search]", "HR").await;
         page.until("$('.row-button')").await;
         page.click(".row-button").await;
-        page.until("$('.detail').innerText.includes('gen-scripted')")
-            .await;
+        page.until("$('.detail').innerText.includes('gen-scripted')").await;
         let detail = page.text(".detail").await;
         for part in [
             "Where is HR?",
@@ -99,44 +86,28 @@ async fn a_curator_reads_the_log_and_edits_ideal_answers() {
         page.click(".row-button").await;
         page.until("$('.approve')").await;
         page.press("Edit").await;
-        page.fill_labelled("Ideal answer", "Room 310 on the third floor.")
-            .await;
+        page.fill_labelled("Ideal answer", "Room 310 on the third floor.").await;
         page.press("Save ideal answer").await;
         page.click(".approve").await;
-        page.until("$('.detail').innerText.includes('Back to waiting')")
-            .await;
+        page.until("$('.detail').innerText.includes('Back to waiting')").await;
         page.look("approved").await;
 
         page.press("Write ideal answer").await;
         page.fill_labelled("Question", "When is lunch?").await;
         page.fill_labelled("Ideal answer", "From 11:45 to 14:00.").await;
         page.press("Save ideal answer").await;
-        page.until("$('.detail h2')?.innerText === 'When is lunch?'")
-            .await;
+        page.until("$('.detail h2')?.innerText === 'When is lunch?'").await;
         page.press("Delete").await;
         page.press("Undo").await;
         page.until("$('.toast')?.innerText.includes('Undone')").await;
     })
     .await;
 
-    let approved = server
-        .ledger
-        .demonstrations(Some(DemonstrationStatus::Approved), &PAGE)
-        .await
-        .unwrap()
-        .data;
-    let mut responses: Vec<_> = approved
-        .iter()
-        .map(|d| (d.response.as_str(), d.author.as_str()))
-        .collect();
+    let approved =
+        server.ledger.demonstrations(Some(DemonstrationStatus::Approved), &PAGE).await.unwrap().data;
+    let mut responses: Vec<_> = approved.iter().map(|d| (d.response.as_str(), d.author.as_str())).collect();
     responses.sort_unstable();
-    assert_eq!(
-        responses,
-        [
-            ("From 11:45 to 14:00.", "cleo"),
-            ("Room 310 on the third floor.", "ada")
-        ]
-    );
+    assert_eq!(responses, [("From 11:45 to 14:00.", "cleo"), ("Room 310 on the third floor.", "ada")]);
     server.stop().await;
 }
 
@@ -163,10 +134,7 @@ async fn a_curator_judges_a_pair_with_one_key() {
     })
     .await;
     let pairs = server.ledger.voted_pairs(&PAGE).await.unwrap().data;
-    let votes: Vec<_> = pairs
-        .iter()
-        .map(|(vote, ..)| (vote.user.as_str(), vote.choice))
-        .collect();
+    let votes: Vec<_> = pairs.iter().map(|(vote, ..)| (vote.user.as_str(), vote.choice)).collect();
     assert_eq!(votes, [("cleo", Choice::Tie)]);
     server.stop().await;
 }
@@ -175,23 +143,19 @@ async fn a_curator_judges_a_pair_with_one_key() {
 async fn documents_are_added_searched_changed_and_deleted_with_undo() {
     let server = Server::start(Setup::default()).await;
     browse("console documents", async |page| {
-        page.open(&format!("{}/console#documents", server.url), WIDE)
-            .await;
+        page.open(&format!("{}/console#documents", server.url), WIDE).await;
         page.until("$$('.row-button').length === 1").await;
         page.press("Add document").await;
         page.fill_labelled("Title", "VPN").await;
         page.fill_labelled("Id", "it:vpn").await;
-        page.fill_labelled("Text", "# VPN\n\nThe VPN is called **Larch**.")
-            .await;
+        page.fill_labelled("Text", "# VPN\n\nThe VPN is called **Larch**.").await;
         page.press("Save document").await;
         page.until("$('.document')?.innerText.includes('Larch')").await;
         assert_eq!(
-            page.get("$('.document strong')?.innerText ?? $('.document b')?.innerText")
-                .await,
+            page.get("$('.document strong')?.innerText ?? $('.document b')?.innerText").await,
             "Larch"
         );
-        page.fill("form[role=search] input", "What is the VPN called?")
-            .await;
+        page.fill("form[role=search] input", "What is the VPN called?").await;
         page.press("Search").await;
         page.until("$('.results')?.innerText.includes('Larch')").await;
         page.look("search").await;
@@ -200,21 +164,12 @@ async fn documents_are_added_searched_changed_and_deleted_with_undo() {
         page.until("$$('.row-button').length === 1").await;
         page.press("Undo").await;
         page.until("$$('.row-button').length === 2").await;
-        page.open(&format!("{}/console#documents", server.url), (375, 760))
-            .await;
+        page.open(&format!("{}/console#documents", server.url), (375, 760)).await;
         page.until("$$('.row-button').length === 2").await;
         assert!(!page.is_too_wide().await);
         page.look("phone").await;
     })
     .await;
-    assert!(
-        server
-            .ledger
-            .answers(&AnswerFilter::default(), &PAGE)
-            .await
-            .unwrap()
-            .data
-            .is_empty()
-    );
+    assert!(server.ledger.answers(&AnswerFilter::default(), &PAGE).await.unwrap().data.is_empty());
     server.stop().await;
 }

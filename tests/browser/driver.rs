@@ -36,10 +36,7 @@ pub(crate) async fn browse(name: &'static str, test: impl AsyncFnOnce(&Page)) {
     let profile = tempfile::tempdir().unwrap();
     let driver = Driver::start();
     let client = connect(&driver, profile.path()).await;
-    let page = Page {
-        client: client.clone(),
-        name,
-    };
+    let page = Page { client: client.clone(), name };
     let outcome = std::panic::AssertUnwindSafe(test(&page)).catch_unwind().await;
     if outcome.is_err() {
         page.keep_picture("failed").await;
@@ -68,11 +65,7 @@ impl Driver {
         let port = lines
             .map_while(Result::ok)
             .find_map(|line| {
-                line.split_once("started successfully on port ")?
-                    .1
-                    .trim_end_matches('.')
-                    .parse()
-                    .ok()
+                line.split_once("started successfully on port ")?.1.trim_end_matches('.').parse().ok()
             })
             .expect("chromedriver names its port");
         Self { child, port }
@@ -103,9 +96,7 @@ async fn connect(driver: &Driver, profile: &Path) -> Client {
         "browserName": "chrome",
         "goog:chromeOptions": { "binary": CHROMIUM, "args": arguments },
     });
-    let Value::Object(capabilities) = capabilities else {
-        unreachable!("written as an object")
-    };
+    let Value::Object(capabilities) = capabilities else { unreachable!("written as an object") };
     ClientBuilder::new(HttpConnector::new())
         .capabilities(capabilities)
         .connect(&format!("http://127.0.0.1:{}", driver.port))
@@ -139,10 +130,7 @@ impl Page {
     /// Runs statements.
     pub(crate) async fn run(&self, statements: &str) -> Value {
         let script = format!("{PRELUDE}{statements}");
-        self.client
-            .execute(&script, vec![])
-            .await
-            .unwrap_or_else(|error| panic!("{statements}: {error}"))
+        self.client.execute(&script, vec![]).await.unwrap_or_else(|error| panic!("{statements}: {error}"))
     }
 
     /// Waits until an expression is true.
@@ -151,10 +139,7 @@ impl Page {
         while self.get(&format!("Boolean({expression})")).await != json!(true) {
             if since.elapsed() > PATIENCE {
                 let text = self.text_of_everything().await;
-                panic!(
-                    "{}: never came true: {expression}; the page says: {text}",
-                    self.name
-                );
+                panic!("{}: never came true: {expression}; the page says: {text}", self.name);
             }
             tokio::time::sleep(Duration::from_millis(40)).await;
         }
@@ -163,8 +148,7 @@ impl Page {
     /// Waits for an element and clicks it.
     pub(crate) async fn click(&self, selector: &str) {
         let quoted = json!(selector);
-        self.until(&format!("visible({quoted}) && !$({quoted}).disabled"))
-            .await;
+        self.until(&format!("visible({quoted}) && !$({quoted}).disabled")).await;
         self.run(&format!("$({quoted}).click();")).await;
     }
 
@@ -180,12 +164,8 @@ impl Page {
 
     /// The text of an element, as people see it.
     pub(crate) async fn text(&self, selector: &str) -> String {
-        let text = self
-            .get(&format!("$({})?.innerText ?? null", json!(selector)))
-            .await;
-        text.as_str()
-            .unwrap_or_else(|| panic!("{}: no {selector}", self.name))
-            .to_owned()
+        let text = self.get(&format!("$({})?.innerText ?? null", json!(selector))).await;
+        text.as_str().unwrap_or_else(|| panic!("{}: no {selector}", self.name)).to_owned()
     }
 
     /// Replaces what is in a field.
@@ -214,20 +194,14 @@ impl Page {
         let turns = self.get("$$('.turn').length").await.as_u64().unwrap();
         self.fill(".composer textarea", question).await;
         self.click(".send").await;
-        self.until(&format!(
-            "$$('.turn').length === {} && $('.log').ariaBusy === 'false'",
-            turns + 1
-        ))
-        .await;
+        self.until(&format!("$$('.turn').length === {} && $('.log').ariaBusy === 'false'", turns + 1)).await;
     }
 
     /// Types on the keyboard, into whatever has the focus.
     pub(crate) async fn keys(&self, text: &str) {
         let mut actions = KeyActions::new("keyboard".into());
         for value in text.chars() {
-            actions = actions
-                .then(KeyAction::Down { value })
-                .then(KeyAction::Up { value });
+            actions = actions.then(KeyAction::Down { value }).then(KeyAction::Up { value });
         }
         self.client.perform_actions(actions).await.unwrap();
     }
@@ -271,9 +245,7 @@ impl Page {
     }
 
     async fn text_of_everything(&self) -> String {
-        let text = self
-            .get("(root.body ?? root.querySelector('.chat')).innerText")
-            .await;
+        let text = self.get("(root.body ?? root.querySelector('.chat')).innerText").await;
         text.as_str().unwrap_or_default().to_owned()
     }
 
@@ -287,13 +259,7 @@ impl Page {
     }
 
     async fn devtools(&self, command: &str, parameters: Value) {
-        self.client
-            .issue_cmd(Devtools {
-                command: command.to_owned(),
-                parameters,
-            })
-            .await
-            .unwrap();
+        self.client.issue_cmd(Devtools { command: command.to_owned(), parameters }).await.unwrap();
     }
 }
 
@@ -306,16 +272,10 @@ struct Devtools {
 
 impl fantoccini::wd::WebDriverCompatibleCommand for Devtools {
     fn endpoint(&self, base: &url::Url, session: Option<&str>) -> Result<url::Url, url::ParseError> {
-        base.join(&format!(
-            "session/{}/goog/cdp/execute",
-            session.unwrap_or_default()
-        ))
+        base.join(&format!("session/{}/goog/cdp/execute", session.unwrap_or_default()))
     }
 
     fn method_and_body(&self, _: &url::Url) -> (reqwest::Method, Option<String>) {
-        (
-            reqwest::Method::POST,
-            Some(json!({ "cmd": self.command, "params": self.parameters }).to_string()),
-        )
+        (reqwest::Method::POST, Some(json!({ "cmd": self.command, "params": self.parameters }).to_string()))
     }
 }

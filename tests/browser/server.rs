@@ -46,10 +46,7 @@ impl Server {
     /// Starts a server that knows one page and waits until it is ready.
     pub(crate) async fn start(setup: Setup) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut config = Config {
-            data_dir: folder.path().to_owned(),
-            ..Config::default()
-        };
+        let mut config = Config { data_dir: folder.path().to_owned(), ..Config::default() };
         config.server.listen = "127.0.0.1:0".into();
         config.server.drain_seconds = 1;
         config.models.sentence = String::new();
@@ -60,9 +57,7 @@ impl Server {
         // Without the sentence model evidence is weaker; these tests are about pages, not about refusing.
         config.retrieval.answerable_threshold = 0.0;
         let generator = ScriptedGenerator::new("gen-scripted", script).pausing(setup.pause);
-        let application = Application::build(config)
-            .unwrap()
-            .with_generator(Arc::new(generator));
+        let application = Application::build(config).unwrap().with_generator(Arc::new(generator));
         let url = format!("http://127.0.0.1:{}", application.port());
         let stop = CancellationToken::new();
         let running = tokio::spawn({
@@ -80,28 +75,14 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let ledger = ledger::open(None, folder.path()).await.unwrap();
-        let server = Self {
-            url,
-            ledger,
-            http,
-            stop,
-            running,
-            _folder: folder,
-        };
-        server
-            .put_document("offices:boston", "Boston office", BOSTON)
-            .await;
+        let server = Self { url, ledger, http, stop, running, _folder: folder };
+        server.put_document("offices:boston", "Boston office", BOSTON).await;
         server
     }
 
     /// A secret for a person in this role.
     pub(crate) async fn token(&self, user: &str, role: Role) -> String {
-        let new = NewToken {
-            user: user.into(),
-            groups: Default::default(),
-            role,
-            expires: None,
-        };
+        let new = NewToken { user: user.into(), groups: Default::default(), role, expires: None };
         tokens::create(self.ledger.as_ref(), new).await.unwrap().1
     }
 
@@ -109,48 +90,24 @@ impl Server {
     pub(crate) async fn put_document(&self, id: &str, title: &str, text: &str) {
         let token = self.token("setup", Role::Operator).await;
         let body = json!({ "title": title, "text": text, "url": "https://intranet.example/boston" });
-        let call = self
-            .http
-            .put(format!("{}/v1/documents/{id}", self.url))
-            .bearer_auth(token)
-            .json(&body);
+        let call = self.http.put(format!("{}/v1/documents/{id}", self.url)).bearer_auth(token).json(&body);
         let response = call.send().await.unwrap();
-        assert!(
-            response.status().is_success(),
-            "{}",
-            response.text().await.unwrap()
-        );
+        assert!(response.status().is_success(), "{}", response.text().await.unwrap());
     }
 
     /// Posts JSON as the bearer of a token.
     pub(crate) async fn post(&self, path: &str, token: &str, body: Value) -> Value {
-        let call = self
-            .http
-            .post(format!("{}{path}", self.url))
-            .bearer_auth(token)
-            .json(&body);
+        let call = self.http.post(format!("{}{path}", self.url)).bearer_auth(token).json(&body);
         let response = call.send().await.unwrap();
-        assert!(
-            response.status().is_success(),
-            "{path}: {}",
-            response.text().await.unwrap()
-        );
+        assert!(response.status().is_success(), "{path}: {}", response.text().await.unwrap());
         response.json().await.unwrap()
     }
 
     /// Gives feedback as the bearer of a token.
     pub(crate) async fn put_feedback(&self, answer: &str, token: &str, body: Value) {
-        let call = self
-            .http
-            .put(format!("{}/v1/feedback/{answer}", self.url))
-            .bearer_auth(token)
-            .json(&body);
+        let call = self.http.put(format!("{}/v1/feedback/{answer}", self.url)).bearer_auth(token).json(&body);
         let response = call.send().await.unwrap();
-        assert!(
-            response.status().is_success(),
-            "{}",
-            response.text().await.unwrap()
-        );
+        assert!(response.status().is_success(), "{}", response.text().await.unwrap());
     }
 
     /// Stops the server and waits for it.

@@ -20,9 +20,7 @@ pub(crate) struct RunningSite {
 impl Site {
     /// Takes a free port.
     pub(crate) fn bind() -> Self {
-        Self {
-            listener: TcpListener::bind("127.0.0.1:0").unwrap(),
-        }
+        Self { listener: TcpListener::bind("127.0.0.1:0").unwrap() }
     }
 
     pub(crate) fn origin(&self) -> String {
@@ -48,21 +46,10 @@ impl Site {
                 let minted = minted.clone();
                 async move { HttpResponse::Ok().json(minted) }
             };
-            App::new()
-                .route("/", web::get().to(html))
-                .route("/mint", web::post().to(mint))
+            App::new().route("/", web::get().to(html)).route("/mint", web::post().to(mint))
         });
-        let server = server
-            .workers(1)
-            .disable_signals()
-            .listen(self.listener)
-            .unwrap()
-            .run();
-        RunningSite {
-            origin,
-            handle: server.handle(),
-            running: tokio::spawn(server),
-        }
+        let server = server.workers(1).disable_signals().listen(self.listener).unwrap().run();
+        RunningSite { origin, handle: server.handle(), running: tokio::spawn(server) }
     }
 }
 

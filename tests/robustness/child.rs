@@ -70,11 +70,7 @@ impl Home {
     /// Starts a server here and waits until it is ready.
     pub(crate) async fn start(&self) -> Server {
         drop(std::fs::remove_file(self.port_file()));
-        let log = File::options()
-            .append(true)
-            .create(true)
-            .open(self.folder.path().join("log"))
-            .unwrap();
+        let log = File::options().append(true).create(true).open(self.folder.path().join("log")).unwrap();
         let process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child::serve", "--ignored", "--nocapture"])
             .env(HOME, self.folder.path())
@@ -84,11 +80,7 @@ impl Home {
             .stderr(log)
             .spawn()
             .unwrap();
-        let mut server = Server {
-            process,
-            base: String::new(),
-            client: reqwest::Client::new(),
-        };
+        let mut server = Server { process, base: String::new(), client: reqwest::Client::new() };
         let began = Instant::now();
         loop {
             let ended = server.process.try_wait().unwrap();
@@ -117,9 +109,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.client
-            .request(method, format!("{}{path}", self.base))
-            .timeout(PATIENCE)
+        self.client.request(method, format!("{}{path}", self.base)).timeout(PATIENCE)
     }
 
     pub(crate) async fn get(&self, path: &str) -> reqwest::Result<(StatusCode, Value)> {
@@ -196,11 +186,7 @@ pub(crate) fn asking(tag: &str) -> Value {
 
 /// What the script answers: the tag of the question, a word that depends on the seed, and filling.
 fn script(prompt: &str, seed: u64) -> String {
-    let tag = prompt
-        .split_whitespace()
-        .rev()
-        .find(|word| word.starts_with("tag-"))
-        .unwrap_or("nothing");
+    let tag = prompt.split_whitespace().rev().find(|word| word.starts_with("tag-")).unwrap_or("nothing");
     let mut words = vec![format!("{tag}:"), format!("draw{seed}")];
     words.resize(WORDS, "word".into());
     words.join(" ")
@@ -220,24 +206,15 @@ fn serve() {
     let pause = std::env::var("ROBUSTNESS_PAUSE").unwrap().parse().unwrap();
     let config = Config::load(Some(&Path::new(&home).join("attune.toml")), &Overrides::default()).unwrap();
     let config = Config {
-        server: attune::config::ServerConfig {
-            listen: "127.0.0.1:0".into(),
-            ..config.server
-        },
+        server: attune::config::ServerConfig { listen: "127.0.0.1:0".into(), ..config.server },
         ..config
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let stop = CancellationToken::new();
         shutdown::on_signal(stop.clone());
         let generator = ScriptedGenerator::new("gen-scripted", script).pausing(Duration::from_micros(pause));
-        let app = Application::build(config)
-            .unwrap()
-            .with_generator(Arc::new(generator));
+        let app = Application::build(config).unwrap().with_generator(Arc::new(generator));
         let port = Path::new(&home).join("port");
         let unfinished = port.with_extension("new");
         std::fs::write(&unfinished, app.port().to_string()).unwrap();

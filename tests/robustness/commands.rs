@@ -47,22 +47,14 @@ pub(crate) fn attune(arguments: &[&str]) -> Output {
     });
     let said = String::from_utf8_lossy(&stderr);
     let status = status.unwrap_or_else(|| panic!("attune {arguments:?} does not end: {said}"));
-    Output {
-        status,
-        stdout,
-        stderr,
-    }
+    Output { status, stdout, stderr }
 }
 
 /// Standard output of a command that must succeed.
 #[track_caller]
 fn succeeds(arguments: &[&str]) -> String {
     let done = attune(arguments);
-    assert!(
-        done.status.success(),
-        "attune {arguments:?}: {}",
-        String::from_utf8_lossy(&done.stderr)
-    );
+    assert!(done.status.success(), "attune {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8(done.stdout).unwrap()
 }
 
@@ -84,10 +76,8 @@ pub(crate) struct Files {
 impl Files {
     pub(crate) fn new(models: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = format!(
-            "data_dir = {:?}\n[models]\nsentence = ''\n{models}\n",
-            folder.path().join("data")
-        );
+        let config =
+            format!("data_dir = {:?}\n[models]\nsentence = ''\n{models}\n", folder.path().join("data"));
         std::fs::write(folder.path().join("attune.toml"), config).unwrap();
         Self { folder }
     }
@@ -107,12 +97,7 @@ impl Files {
 }
 
 fn handbook(path: &str) -> String {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("handbook")
-        .join(path)
-        .to_str()
-        .unwrap()
-        .to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("handbook").join(path).to_str().unwrap().to_owned()
 }
 
 fn json(line: &str) -> Value {
@@ -124,30 +109,16 @@ fn a_configuration_is_checked_without_serving() {
     let files = Files::new("");
     let said = succeeds(&["serve", "--check-config", "--config", &files.config()]);
     assert!(said.contains("valid"), "{said}");
-    assert!(
-        !Path::new(&files.path("data")).exists(),
-        "checking wrote something"
-    );
+    assert!(!Path::new(&files.path("data")).exists(), "checking wrote something");
 }
 
 #[test]
 fn folders_are_indexed_and_again_only_what_has_changed() {
     let files = Files::new("");
-    let index = || {
-        json(&succeeds(&[
-            "index",
-            &handbook(""),
-            "--json",
-            "--config",
-            &files.config(),
-        ]))
-    };
+    let index = || json(&succeeds(&["index", &handbook(""), "--json", "--config", &files.config()]));
     let first = index();
     let added = first["report"]["added"].as_u64().unwrap();
-    assert!(
-        added >= 30 && first["stats"]["passages"].as_u64().unwrap() > added,
-        "{first}"
-    );
+    assert!(added >= 30 && first["stats"]["passages"].as_u64().unwrap() > added, "{first}");
     assert_eq!(first["report"]["failed"], serde_json::json!([]), "{first}");
     let again = index();
     assert_eq!(
@@ -162,15 +133,8 @@ fn folders_are_indexed_and_again_only_what_has_changed() {
 #[test]
 fn questions_are_imported_once_and_exported() {
     let files = Files::new("");
-    let import = || {
-        json(&succeeds(&[
-            "import",
-            &handbook("questions.jsonl"),
-            "--json",
-            "--config",
-            &files.config(),
-        ]))
-    };
+    let import =
+        || json(&succeeds(&["import", &handbook("questions.jsonl"), "--json", "--config", &files.config()]));
     let first = import();
     let rows = first["rows"].as_u64().unwrap();
     assert!(rows >= 100 && first["new"] == first["rows"], "{first}");
@@ -179,22 +143,16 @@ fn questions_are_imported_once_and_exported() {
     assert_eq!(exported.lines().count() as u64, rows);
     for line in exported.lines() {
         let row = json(line);
-        let roles: Vec<_> = row["messages"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|message| &message["role"])
-            .collect();
+        let roles: Vec<_> =
+            row["messages"].as_array().unwrap().iter().map(|message| &message["role"]).collect();
         assert_eq!(
             (roles.first(), roles.last()),
             (Some(&&"user".into()), Some(&&"assistant".into())),
             "{line}"
         );
     }
-    let broken = files.write(
-        "broken.jsonl",
-        b"{\"prompt\": \"Where?\", \"response\": \"Here.\"}\n{\"prompt\":\n",
-    );
+    let broken =
+        files.write("broken.jsonl", b"{\"prompt\": \"Where?\", \"response\": \"Here.\"}\n{\"prompt\":\n");
     let said = fails(&["import", &broken, "--config", &files.config()]);
     assert!(said.contains("line 2"), "{said}");
 }
@@ -204,23 +162,13 @@ async fn tokens_are_managed_beside_a_running_server() {
     let home = Home::new("[access]\nmode = 'tokens'");
     let server = home.start().await;
     let config = home.config_file().to_str().unwrap().to_owned();
-    let me = async |secret: &str| {
-        answer(server.request(Method::GET, "/v1/me").bearer_auth(secret))
-            .await
-            .unwrap()
-    };
+    let me =
+        async |secret: &str| answer(server.request(Method::GET, "/v1/me").bearer_auth(secret)).await.unwrap();
     assert_eq!(me("made-up").await.0, StatusCode::UNAUTHORIZED);
 
-    let arguments = [
-        "tokens", "create", "--user", "ada", "--groups", "hr,legal", "--role", "curator",
-    ];
-    let created = json(&succeeds(
-        &[&arguments[..], &["--json", "--config", &config]].concat(),
-    ));
-    let (id, secret) = (
-        created["id"].as_str().unwrap(),
-        created["secret"].as_str().unwrap(),
-    );
+    let arguments = ["tokens", "create", "--user", "ada", "--groups", "hr,legal", "--role", "curator"];
+    let created = json(&succeeds(&[&arguments[..], &["--json", "--config", &config]].concat()));
+    let (id, secret) = (created["id"].as_str().unwrap(), created["secret"].as_str().unwrap());
     let (status, who) = me(secret).await;
     assert_eq!(
         (status, &who["user"], &who["role"]),
@@ -228,10 +176,7 @@ async fn tokens_are_managed_beside_a_running_server() {
         "{who}"
     );
     let listed = succeeds(&["tokens", "list", "--config", &config]);
-    assert!(
-        listed.contains(id) && listed.contains("valid") && !listed.contains(secret),
-        "{listed}"
-    );
+    assert!(listed.contains(id) && listed.contains("valid") && !listed.contains(secret), "{listed}");
 
     assert!(succeeds(&["tokens", "revoke", id, "--config", &config]).contains("revoked"));
     assert_eq!(me(secret).await.0, StatusCode::UNAUTHORIZED);
@@ -252,10 +197,7 @@ async fn the_doctor_looks_at_what_it_can() {
     let failed: Vec<_> = findings.iter().filter(|finding| finding["ok"] == false).collect();
     assert!(findings.len() >= 5 && failed.len() == 1, "{stdout}");
     assert_eq!(failed[0]["check"], "base model");
-    assert!(
-        failed[0]["detail"].as_str().unwrap().contains("model.gguf"),
-        "{stdout}"
-    );
+    assert!(failed[0]["detail"].as_str().unwrap().contains("model.gguf"), "{stdout}");
 
     // A server that runs on the data directory is no fault.
     let home = Home::new("");
@@ -263,37 +205,21 @@ async fn the_doctor_looks_at_what_it_can() {
     let data = home.data.to_str().unwrap();
     let done = attune(&["doctor", "--config", &files.config(), "--data-dir", data]);
     let said = String::from_utf8(done.stdout).unwrap();
-    assert!(
-        said.contains("in use by a running server") && said.contains("ok    ledger"),
-        "{said}"
-    );
+    assert!(said.contains("in use by a running server") && said.contains("ok    ledger"), "{said}");
     assert!(said.contains("FAIL  base model"), "{said}");
 }
 
 #[test]
 fn the_doctor_finds_nothing_wrong_where_the_model_is() {
     let files = Files::new("offline = true");
-    let listed = json(&succeeds(&[
-        "models",
-        "list",
-        "--json",
-        "--config",
-        &files.config(),
-    ]));
-    let base = listed
-        .as_array()
-        .unwrap()
-        .iter()
-        .find(|model| model["name"] == "smollm2-135m-instruct")
-        .unwrap();
+    let listed = json(&succeeds(&["models", "list", "--json", "--config", &files.config()]));
+    let base =
+        listed.as_array().unwrap().iter().find(|model| model["name"] == "smollm2-135m-instruct").unwrap();
     if base["cached"] != true {
         eprintln!("skipped: the default model is not in the cache");
         return;
     }
     let findings = succeeds(&["doctor", "--json", "--config", &files.config()]);
-    assert!(
-        findings.lines().map(json).all(|finding| finding["ok"] == true),
-        "{findings}"
-    );
+    assert!(findings.lines().map(json).all(|finding| finding["ok"] == true), "{findings}");
     assert!(findings.contains("loaded and answering"), "{findings}");
 }

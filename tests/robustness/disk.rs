@@ -21,10 +21,8 @@ impl SmallDisk {
     pub(crate) fn mount(size: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let options = format!("size={size}");
-        let mount = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(folder.path())
-            .output();
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).output();
         let mounted = mount.is_ok_and(|done| done.status.success());
         if !mounted {
             eprintln!("skipped: mounting a small file system is not allowed here");
@@ -65,10 +63,7 @@ async fn work(people: &Arc<People>, server: &Server, pieces: usize) {
 /// Asks until there is no room for an answer any more; the log may have some left. Returns the error.
 async fn ask_until_full(people: &People, server: &Server) -> Value {
     for _ in 0..1000 {
-        let (status, said) = server
-            .post("/v1/chat/completions", asking("tag-full"))
-            .await
-            .unwrap();
+        let (status, said) = server.post("/v1/chat/completions", asking("tag-full")).await.unwrap();
         if status == StatusCode::INSUFFICIENT_STORAGE {
             return said;
         }
@@ -88,43 +83,21 @@ async fn a_full_disk_is_said_loses_nothing_and_passes() {
     let server = home.start().await;
     let people = People::new();
     work(&people, &server, 3).await;
-    let answer = server.all("/v1/answers").await[0]["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let answer = server.all("/v1/answers").await[0]["id"].as_str().unwrap().to_owned();
 
     let ballast = disk.fill();
     let said = ask_until_full(&people, &server).await;
     assert_eq!(said["error"]["code"], "storage_full", "{said}");
-    assert!(
-        said["error"]["message"]
-            .as_str()
-            .unwrap()
-            .contains("disk is full"),
-        "{said}"
-    );
+    assert!(said["error"]["message"].as_str().unwrap().contains("disk is full"), "{said}");
     let mut body = asking("tag-full");
     body["stream"] = json!(true);
-    let response = server
-        .request(Method::POST, "/v1/chat/completions")
-        .json(&body)
-        .send()
-        .await
-        .unwrap();
+    let response = server.request(Method::POST, "/v1/chat/completions").json(&body).send().await.unwrap();
     let events = events(&response.text().await.unwrap());
-    assert_eq!(
-        events.last().unwrap()["error"]["code"],
-        "storage_full",
-        "{events:?}"
-    );
+    assert_eq!(events.last().unwrap()["error"]["code"], "storage_full", "{events:?}");
     let large = "A page with many words. ".repeat(20_000);
     // Each larger than what a refused answer may have left.
     for (method, path, body) in [
-        (
-            Method::PUT,
-            format!("/v1/feedback/{answer}"),
-            json!({"ideal_answer": "𝄞".repeat(8000)}),
-        ),
+        (Method::PUT, format!("/v1/feedback/{answer}"), json!({"ideal_answer": "𝄞".repeat(8000)})),
         (
             Method::POST,
             "/v1/demonstrations".into(),
@@ -132,9 +105,7 @@ async fn a_full_disk_is_said_loses_nothing_and_passes() {
         ),
         (Method::PUT, "/v1/documents/large".into(), json!({"text": large})),
     ] {
-        let (status, said) = crate::child::answer(server.request(method, &path).json(&body))
-            .await
-            .unwrap();
+        let (status, said) = crate::child::answer(server.request(method, &path).json(&body)).await.unwrap();
         assert_eq!(
             (status.as_u16(), &said["error"]["code"]),
             (507, &json!("storage_full")),
@@ -146,10 +117,7 @@ async fn a_full_disk_is_said_loses_nothing_and_passes() {
     std::fs::remove_file(ballast).unwrap();
     work(&people, &server, 3).await;
     people.check(&server).await;
-    let (status, _) = server
-        .put("/v1/documents/large", json!({"text": large}))
-        .await
-        .unwrap();
+    let (status, _) = server.put("/v1/documents/large", json!({"text": large})).await.unwrap();
     assert_eq!(status, StatusCode::CREATED);
     server.kill();
     let server = home.start().await;

@@ -46,10 +46,7 @@ pub(crate) struct People {
 
 impl People {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            acknowledged: Mutex::default(),
-            next: AtomicUsize::new(0),
-        })
+        Arc::new(Self { acknowledged: Mutex::default(), next: AtomicUsize::new(0) })
     }
 
     fn number(&self) -> usize {
@@ -63,11 +60,7 @@ impl People {
     /// Everybody works until the server is gone.
     pub(crate) fn work(self: &Arc<Self>, server: &Server) -> impl Future<Output = ()> + use<> {
         let (base, client) = (server.base.clone(), server.client.clone());
-        let desk = Desk {
-            people: Arc::clone(self),
-            base,
-            client,
-        };
+        let desk = Desk { people: Arc::clone(self), base, client };
         async move {
             tokio::join!(
                 async { while desk.streams().await.is_ok() {} },
@@ -85,17 +78,8 @@ impl People {
     /// Returns when so many more of each kind have been acknowledged.
     pub(crate) async fn have_done(&self, pieces: usize) {
         let (began, before) = (Instant::now(), self.counts());
-        while self
-            .counts()
-            .iter()
-            .zip(before)
-            .any(|(now, before)| *now < before + pieces)
-        {
-            assert!(
-                began.elapsed() < PATIENCE,
-                "nothing is acknowledged any more: {:?}",
-                self.counts()
-            );
+        while self.counts().iter().zip(before).any(|(now, before)| *now < before + pieces) {
+            assert!(began.elapsed() < PATIENCE, "nothing is acknowledged any more: {:?}", self.counts());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -104,13 +88,7 @@ impl People {
     pub(crate) fn counts(&self) -> [usize; 5] {
         let known = self.acknowledged.lock().unwrap();
         let judged = [known.clicks.len(), known.votes.len(), known.demonstrations.len()];
-        [
-            known.answers.len(),
-            judged[0],
-            judged[1],
-            judged[2],
-            known.documents.len(),
-        ]
+        [known.answers.len(), judged[0], judged[1], judged[2], known.documents.len()]
     }
 
     /// Writes down an acknowledged answer.
@@ -127,20 +105,13 @@ impl People {
         let words = {
             let known = self.acknowledged.lock().unwrap();
             for (id, text) in &known.answers {
-                assert_eq!(
-                    answers.get(id).map(|found| &found["answer"]),
-                    Some(&json!(text)),
-                    "answer {id}"
-                );
+                assert_eq!(answers.get(id).map(|found| &found["answer"]), Some(&json!(text)), "answer {id}");
             }
             for (id, click) in &known.clicks {
                 let feedback = &answers[id]["feedback"][0];
                 let found: u32 = feedback["comment"].as_str().unwrap_or("0").parse().unwrap();
                 // One more may have been under way.
-                assert!(
-                    (*click..=click + 1).contains(&found),
-                    "click {click} on {id}: {feedback}"
-                );
+                assert!((*click..=click + 1).contains(&found), "click {click} on {id}: {feedback}");
                 assert_eq!(feedback["rating"], rating(found), "click {click} on {id}");
             }
             for (id, choice) in &known.votes {
@@ -167,9 +138,7 @@ impl People {
 }
 
 fn by_id(rows: Vec<Value>) -> BTreeMap<String, Value> {
-    rows.into_iter()
-        .map(|row| (row["id"].as_str().unwrap().to_owned(), row))
-        .collect()
+    rows.into_iter().map(|row| (row["id"].as_str().unwrap().to_owned(), row)).collect()
 }
 
 fn rating(click: u32) -> &'static str {
@@ -186,10 +155,7 @@ struct Desk {
 impl Desk {
     /// Asks the server something, which it must grant.
     async fn ask(&self, method: Method, path: &str, body: Value) -> Result<Value, Gone> {
-        let request = self
-            .client
-            .request(method, format!("{}{path}", self.base))
-            .json(&body);
+        let request = self.client.request(method, format!("{}{path}", self.base)).json(&body);
         let (status, said) = answer(request).await?;
         assert!(status.is_success(), "{path}: {status}: {said}");
         Ok(said)
@@ -197,13 +163,8 @@ impl Desk {
 
     async fn chat(&self) -> Result<String, Gone> {
         let tag = format!("tag-{}", self.people.number());
-        let said = self
-            .ask(Method::POST, "/v1/chat/completions", asking(&tag))
-            .await?;
-        let text = said["choices"][0]["message"]["content"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        let said = self.ask(Method::POST, "/v1/chat/completions", asking(&tag)).await?;
+        let text = said["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
         assert!(text.starts_with(&format!("{tag}: ")), "{said}");
         let id = said["id"].as_str().unwrap().to_owned();
         self.people.keep(id.clone(), text);
@@ -229,36 +190,21 @@ impl Desk {
         for click in 1..=3 {
             let body = json!({"rating": rating(click), "comment": click.to_string()});
             self.ask(Method::PUT, &format!("/v1/feedback/{id}"), body).await?;
-            self.people
-                .note(|known| _ = known.clicks.insert(id.clone(), click));
+            self.people.note(|known| _ = known.clicks.insert(id.clone(), click));
         }
         Ok(())
     }
 
     async fn compares_and_votes(&self) -> Result<(), Gone> {
         let number = self.people.number();
-        let pair = self
-            .ask(Method::POST, "/v1/comparisons", asking(&format!("tag-{number}")))
-            .await?;
+        let pair = self.ask(Method::POST, "/v1/comparisons", asking(&format!("tag-{number}"))).await?;
         for side in ["left", "right"] {
-            let (id, text) = (
-                pair[side]["id"].as_str().unwrap(),
-                pair[side]["content"].as_str().unwrap(),
-            );
+            let (id, text) = (pair[side]["id"].as_str().unwrap(), pair[side]["content"].as_str().unwrap());
             self.people.keep(id.to_owned(), text.to_owned());
         }
-        let (id, choice) = (
-            pair["id"].as_str().unwrap(),
-            ["left", "right", "tie", "both_bad"][number % 4],
-        );
-        self.ask(
-            Method::POST,
-            &format!("/v1/comparisons/{id}/vote"),
-            json!({"choice": choice}),
-        )
-        .await?;
-        self.people
-            .note(|known| _ = known.votes.insert(id.to_owned(), choice.to_owned()));
+        let (id, choice) = (pair["id"].as_str().unwrap(), ["left", "right", "tie", "both_bad"][number % 4]);
+        self.ask(Method::POST, &format!("/v1/comparisons/{id}/vote"), json!({"choice": choice})).await?;
+        self.people.note(|known| _ = known.votes.insert(id.to_owned(), choice.to_owned()));
         Ok(())
     }
 
@@ -268,8 +214,7 @@ impl Desk {
         let body = json!({"prompt": format!("Where is desk {number}?"), "response": response});
         let said = self.ask(Method::POST, "/v1/demonstrations", body).await?;
         let id = said["id"].as_str().unwrap().to_owned();
-        self.people
-            .note(|known| _ = known.demonstrations.insert(id, response));
+        self.people.note(|known| _ = known.demonstrations.insert(id, response));
         Ok(())
     }
 
@@ -278,8 +223,7 @@ impl Desk {
         let (id, word) = (format!("page-{number}"), format!("quoin{number}"));
         let body =
             json!({"title": format!("Page {number}"), "text": format!("# Page\n\nThe word is {word}.")});
-        self.ask(Method::PUT, &format!("/v1/documents/{id}"), body)
-            .await?;
+        self.ask(Method::PUT, &format!("/v1/documents/{id}"), body).await?;
         self.people.note(|known| _ = known.documents.insert(id, word));
         Ok(())
     }
@@ -295,10 +239,7 @@ pub(crate) async fn read_stream(response: reqwest::Response) -> (Option<String>,
     // What comes after the last empty line is an event cut in two.
     let whole = received.rsplit_once("\n\n").map_or("", |(whole, _)| whole);
     let (mut id, mut text) = (None, String::new());
-    for frame in whole
-        .split("\n\n")
-        .filter_map(|frame| frame.strip_prefix("data: {"))
-    {
+    for frame in whole.split("\n\n").filter_map(|frame| frame.strip_prefix("data: {")) {
         let chunk: Value = serde_json::from_str(&format!("{{{frame}")).unwrap();
         assert!(chunk["error"].is_null(), "{chunk}");
         let choice = &chunk["choices"][0];

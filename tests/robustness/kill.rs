@@ -18,10 +18,7 @@ async fn what_was_acknowledged_survives_being_killed() {
     let mut server = home.start().await;
     for seed in SEEDS {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let (least, moment) = (
-            rng.random_range(1..=8),
-            Duration::from_micros(rng.random_range(0..30_000)),
-        );
+        let (least, moment) = (rng.random_range(1..=8), Duration::from_micros(rng.random_range(0..30_000)));
         let killing = async {
             people.have_done(least).await;
             tokio::time::sleep(moment).await;
@@ -45,12 +42,6 @@ async fn what_was_acknowledged_survives_being_killed() {
     ledger.close().await;
     let [answers, feedback, votes, demonstrations, _] =
         people.counts().map(|count| i64::try_from(count).unwrap());
-    assert!(
-        counts.answers >= answers && counts.feedback >= feedback,
-        "{counts:?}"
-    );
-    assert!(
-        counts.votes >= votes && counts.demonstrations >= demonstrations,
-        "{counts:?}"
-    );
+    assert!(counts.answers >= answers && counts.feedback >= feedback, "{counts:?}");
+    assert!(counts.votes >= votes && counts.demonstrations >= demonstrations, "{counts:?}");
 }

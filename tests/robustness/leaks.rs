@@ -42,10 +42,7 @@ async fn chats_leave_nothing_behind() {
     })
     .await;
     let outcome = |outcome| app.metrics.answers.with_label_values(&[outcome]).get();
-    assert_eq!(
-        (outcome("answered"), outcome("cancelled")),
-        ((CHATS - LEFT) as u64, LEFT as u64)
-    );
+    assert_eq!((outcome("answered"), outcome("cancelled")), ((CHATS - LEFT) as u64, LEFT as u64));
     let (_, recorded) = app.get("/v1/answers?limit=1000").await;
     assert_eq!(recorded["data"].as_array().unwrap().len(), CHATS);
 }
@@ -53,12 +50,7 @@ async fn chats_leave_nothing_behind() {
 async fn stays(app: &TestApp, streams: bool) {
     let mut body = asking("Where?");
     (body["stream"], body["max_tokens"]) = (json!(streams), json!(5));
-    let response = app
-        .request(Method::POST, "/v1/chat/completions")
-        .json(&body)
-        .send()
-        .await
-        .unwrap();
+    let response = app.request(Method::POST, "/v1/chat/completions").json(&body).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert!(response.text().await.unwrap().contains("word"));
 }
@@ -66,12 +58,7 @@ async fn stays(app: &TestApp, streams: bool) {
 async fn leaves(app: &TestApp) {
     let mut body = asking("Where?");
     (body["stream"], body["max_tokens"]) = (json!(true), json!(1000));
-    let mut response = app
-        .request(Method::POST, "/v1/chat/completions")
-        .json(&body)
-        .send()
-        .await
-        .unwrap();
+    let mut response = app.request(Method::POST, "/v1/chat/completions").json(&body).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     while !String::from_utf8_lossy(&response.chunk().await.unwrap().unwrap()).contains("word") {}
 }

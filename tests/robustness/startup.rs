@@ -9,13 +9,7 @@ use crate::disk::SmallDisk;
 /// A server that must not start.
 #[track_caller]
 fn serve_fails(files: &Files, more: &[&str], words: &[&str]) {
-    let said = fails(
-        &[
-            &["serve", "--config", &files.config(), "--listen", "127.0.0.1:0"],
-            more,
-        ]
-        .concat(),
-    );
+    let said = fails(&[&["serve", "--config", &files.config(), "--listen", "127.0.0.1:0"], more].concat());
     let error = said.split("error: ").last().unwrap();
     for word in words {
         assert!(error.contains(word), "{word:?} is not in: {said}");
@@ -28,10 +22,7 @@ fn a_port_in_use() {
     let address = taken.local_addr().unwrap().to_string();
     let files = Files::new("");
     let said = fails(&["serve", "--config", &files.config(), "--listen", &address]);
-    assert!(
-        said.contains(&address) && said.contains("in use") && said.contains("--listen"),
-        "{said}"
-    );
+    assert!(said.contains(&address) && said.contains("in use") && said.contains("--listen"), "{said}");
 }
 
 #[tokio::test]
@@ -39,16 +30,9 @@ async fn a_data_directory_in_use() {
     let home = Home::new("");
     let _server = home.start().await;
     let data = home.data.to_str().unwrap();
-    serve_fails(
-        &Files::new(""),
-        &["--data-dir", data],
-        &[data, "in use by another", "--data-dir"],
-    );
+    serve_fails(&Files::new(""), &["--data-dir", data], &[data, "in use by another", "--data-dir"]);
     let said = fails(&["index", ".", "--config", home.config_file().to_str().unwrap()]);
-    assert!(
-        said.contains(data) && said.contains("in use by another"),
-        "{said}"
-    );
+    assert!(said.contains(data) && said.contains("in use by another"), "{said}");
 }
 
 #[test]
@@ -58,11 +42,7 @@ fn a_data_directory_that_can_not_be_made() {
     let data = format!("{}/data", files.write("file", b""));
     serve_fails(&files, &["--data-dir", &data], &[&data, "--data-dir"]);
     // Even root may not write everywhere.
-    serve_fails(
-        &files,
-        &["--data-dir", "/proc/attune"],
-        &["/proc/attune", "--data-dir"],
-    );
+    serve_fails(&files, &["--data-dir", "/proc/attune"], &["/proc/attune", "--data-dir"]);
 }
 
 #[test]
@@ -94,20 +74,14 @@ fn a_key_that_does_not_exist() {
     serve_fails(&files, &["--check-config"], &["bsae"]);
     let missing = files.path("missing.toml");
     let said = fails(&["serve", "--config", &missing]);
-    assert!(
-        said.contains(&missing) && said.contains("does not exist"),
-        "{said}"
-    );
+    assert!(said.contains(&missing) && said.contains("does not exist"), "{said}");
 }
 
 #[test]
 fn open_mode_on_every_address() {
     let files = Files::new("");
     let said = fails(&["serve", "--config", &files.config(), "--listen", "0.0.0.0:0"]);
-    assert!(
-        said.contains("access.mode") && said.contains("loopback"),
-        "{said}"
-    );
+    assert!(said.contains("access.mode") && said.contains("loopback"), "{said}");
 }
 
 #[test]
@@ -117,25 +91,15 @@ fn a_model_that_is_none() {
     let mut truncated = b"GGUF\x03\0\0\0".to_vec();
     truncated.extend(7_u64.to_le_bytes());
     truncated.extend(40_u64.to_le_bytes());
-    for (name, content) in [
-        ("truncated.gguf", truncated.as_slice()),
-        ("garbage.gguf", &[0xA5; 4096]),
-        ("empty.gguf", b""),
-    ] {
+    for (name, content) in
+        [("truncated.gguf", truncated.as_slice()), ("garbage.gguf", &[0xA5; 4096]), ("empty.gguf", b"")]
+    {
         let path = files.write(name, content);
         serve_fails(&Files::new(&format!("base = {path:?}")), &[], &[&path, "damaged"]);
     }
     let missing = files.path("missing.gguf");
-    serve_fails(
-        &Files::new(&format!("base = {missing:?}")),
-        &[],
-        &[&missing, "does not exist"],
-    );
-    serve_fails(
-        &Files::new("base = 'smolm2-135m'"),
-        &[],
-        &["smolm2-135m", "smollm2-135m-instruct"],
-    );
+    serve_fails(&Files::new(&format!("base = {missing:?}")), &[], &[&missing, "does not exist"]);
+    serve_fails(&Files::new("base = 'smolm2-135m'"), &[], &["smolm2-135m", "smollm2-135m-instruct"]);
 }
 
 #[test]

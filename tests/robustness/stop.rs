@@ -16,12 +16,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 async fn stream(server: &Server, tag: &str) -> reqwest::Response {
     let mut body = asking(tag);
     body["stream"] = json!(true);
-    let response = server
-        .request(Method::POST, "/v1/chat/completions")
-        .json(&body)
-        .send()
-        .await
-        .unwrap();
+    let response = server.request(Method::POST, "/v1/chat/completions").json(&body).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     response
 }
@@ -33,10 +28,7 @@ async fn answers_in_progress_are_finished_and_new_ones_turned_away() {
     let streams = join_all((0..4).map(|n| stream(&server, ["tag-a", "tag-b", "tag-c", "tag-d"][n]))).await;
     // A connection that is kept open, as those of load balancers and browsers are.
     let status = async |server: &Server| {
-        server
-            .get("/readyz")
-            .await
-            .map(|(status, body)| (status, body["status"].clone()))
+        server.get("/readyz").await.map(|(status, body)| (status, body["status"].clone()))
     };
     assert_eq!(status(&server).await.unwrap().0, StatusCode::OK);
 
@@ -84,10 +76,7 @@ async fn an_answer_that_takes_longer_than_the_drain_is_cut_off_and_recorded() {
 
     let server = home.start().await;
     let answers = server.all("/v1/answers").await;
-    assert_eq!(
-        (answers.len(), &answers[0]["finish_reason"]),
-        (1, &json!("cancelled"))
-    );
+    assert_eq!((answers.len(), &answers[0]["finish_reason"]), (1, &json!("cancelled")));
 }
 
 #[tokio::test]
@@ -105,10 +94,7 @@ async fn an_answer_whose_reader_left_is_recorded_as_cancelled() {
     assert_eq!(answers.len(), 1);
     assert_eq!(answers[0]["finish_reason"], "cancelled");
     let text = answers[0]["answer"].as_str().unwrap();
-    assert!(
-        text.starts_with("tag-left:") && text.split(' ').count() < WORDS,
-        "{text}"
-    );
+    assert!(text.starts_with("tag-left:") && text.split(' ').count() < WORDS, "{text}");
 }
 
 #[tokio::test]
@@ -120,11 +106,7 @@ async fn a_client_that_keeps_its_connection_does_not_hold_up_the_end() {
     let began = Instant::now();
     // Asks again and again on its connection, as a load balancer does; it is told to go.
     while server.get("/livez").await.is_ok() {
-        assert!(
-            began.elapsed() < PAUSE * 100,
-            "still answered after {:?}",
-            began.elapsed()
-        );
+        assert!(began.elapsed() < PAUSE * 100, "still answered after {:?}", began.elapsed());
         tokio::time::sleep(PAUSE).await;
     }
     assert!(server.ended().await.success());

@@ -22,10 +22,7 @@ const ANSWERS: usize = 100;
 const SERVED: [&str; 6] = ["gen-a", "gen-b", "gen-c", "gen-d", "gen-b", "gen-a"];
 
 async fn chat(folder: &std::path::Path) -> Arc<Chat> {
-    let mut config = Config {
-        data_dir: folder.to_owned(),
-        ..Config::default()
-    };
+    let mut config = Config { data_dir: folder.to_owned(), ..Config::default() };
     config.admission.max_in_flight = ANSWERS;
     config.admission.per_user_in_flight = ANSWERS;
     config.admission.per_user_per_minute = 0;
@@ -56,12 +53,8 @@ async fn serve(chat: &Chat, id: &'static str) -> Weak<dyn Generator> {
 
 /// Asks once and returns which generation answered; the answer must be all its own.
 async fn ask(chat: &Arc<Chat>) -> String {
-    let who = Identity {
-        user: "ada".into(),
-        groups: Groups::new(),
-        role: Role::Employee,
-        sees_everything: false,
-    };
+    let who =
+        Identity { user: "ada".into(), groups: Groups::new(), role: Role::Employee, sees_everything: false };
     let question = Question {
         messages: vec![Message::user("Who are you?")],
         retrieve: Some(false),
@@ -89,9 +82,7 @@ async fn answers_finish_on_the_generation_they_began_with() {
     let chat = chat(folder.path()).await;
     let mut served = vec![serve(&chat, SERVED[0]).await];
     // Another question every few answers' time, so that each swap meets some that are half-way.
-    let asking = futures::stream::iter(0..ANSWERS)
-        .map(|_| ask(&chat))
-        .buffer_unordered(10);
+    let asking = futures::stream::iter(0..ANSWERS).map(|_| ask(&chat)).buffer_unordered(10);
     let mut asking = std::pin::pin!(asking);
     let (mut answered, mut by) = (0, BTreeSet::new());
     while let Some(generation) = asking.next().await {
@@ -101,11 +92,7 @@ async fn answers_finish_on_the_generation_they_began_with() {
             served.push(serve(&chat, SERVED[served.len()]).await);
         }
     }
-    assert_eq!(
-        (answered, by.len()),
-        (ANSWERS, 4),
-        "every generation answered: {by:?}"
-    );
+    assert_eq!((answered, by.len()), (ANSWERS, 4), "every generation answered: {by:?}");
 
     let current = served.pop().unwrap();
     let freed = async {
@@ -113,9 +100,7 @@ async fn answers_finish_on_the_generation_they_began_with() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, freed)
-        .await
-        .expect("replaced generations are freed");
+    tokio::time::timeout(PATIENCE, freed).await.expect("replaced generations are freed");
     assert!(current.strong_count() > 0);
     assert_eq!(chat.generations().len(), 1);
     // Metrics know the one that is left, and nothing of those that are gone.

@@ -81,21 +81,16 @@ impl ChatRequest {
         let extension = self.attune.unwrap_or_default();
         let generation = resolve_generation(self.model.as_deref(), extension.generation, served)?;
         let n = self.n.unwrap_or(1);
-        check((1..=MAX_CHOICES).contains(&n), "n", || {
-            format!("n must be 1 to {MAX_CHOICES}")
-        })?;
+        check((1..=MAX_CHOICES).contains(&n), "n", || format!("n must be 1 to {MAX_CHOICES}"))?;
         // `chat` checks the other ranges; only this one has two names.
         let limit = limits.max_tokens_limit;
         check(
-            self.max_completion_tokens
-                .is_none_or(|max| (1..=limit).contains(&max)),
+            self.max_completion_tokens.is_none_or(|max| (1..=limit).contains(&max)),
             "max_completion_tokens",
             || format!("max_completion_tokens must be 1 to {limit}"),
         )?;
         let stop = self.stop.map(|stop| stop.0).unwrap_or_default();
-        check(stop.iter().all(|text| !text.is_empty()), "stop", || {
-            "a stop text is empty".into()
-        })?;
+        check(stop.iter().all(|text| !text.is_empty()), "stop", || "a stop text is empty".into())?;
         let stream = self.stream.unwrap_or(false);
         check(stream || self.stream_options.is_none(), "stream_options", || {
             "stream_options needs stream to be true".into()
@@ -114,11 +109,7 @@ impl ChatRequest {
             groups: extension.groups,
             generation,
         };
-        Ok(Turn {
-            question,
-            n,
-            stream: stream.then(|| self.stream_options.unwrap_or_default()),
-        })
+        Ok(Turn { question, n, stream: stream.then(|| self.stream_options.unwrap_or_default()) })
     }
 }
 
@@ -128,9 +119,7 @@ pub(in crate::api) fn resolve_generation(
     generation: Option<GenerationId>,
     served: &[GenerationId],
 ) -> Result<Option<GenerationId>, Error> {
-    let named = model
-        .filter(|model| *model != ACTIVE_MODEL)
-        .map(GenerationId::from_wire);
+    let named = model.filter(|model| *model != ACTIVE_MODEL).map(GenerationId::from_wire);
     let (wanted, param) = match (named, generation) {
         (Some(model), Some(generation)) if model != generation => {
             return Err(Error::invalid(
@@ -146,34 +135,22 @@ pub(in crate::api) fn resolve_generation(
         return Ok(Some(wanted));
     }
     let message = "this model does not exist or is not loaded; GET /v1/models lists those that are";
-    Err(Error {
-        param: Some(param.into()),
-        ..Error::new(ErrorCode::ModelNotFound, message)
-    })
+    Err(Error { param: Some(param.into()), ..Error::new(ErrorCode::ModelNotFound, message) })
 }
 
 fn check(ok: bool, param: &str, problem: impl FnOnce() -> String) -> Result<(), Error> {
-    if ok {
-        Ok(())
-    } else {
-        Err(Error::invalid(param, problem()))
-    }
+    if ok { Ok(()) } else { Err(Error::invalid(param, problem())) }
 }
 
 fn top_logprobs(wanted: bool, top: Option<u8>) -> Result<Option<u8>, Error> {
-    check(wanted || top.is_none(), "top_logprobs", || {
-        "top_logprobs needs logprobs to be true".into()
-    })?;
+    check(wanted || top.is_none(), "top_logprobs", || "top_logprobs needs logprobs to be true".into())?;
     Ok(wanted.then(|| top.unwrap_or(0)))
 }
 
 /// A text, or a list of texts.
 #[derive(utoipa::ToSchema)]
 #[schema(as = StopTexts)]
-#[expect(
-    dead_code,
-    reason = "describes `Stop`, whose own parser names the item at fault, to OpenAPI"
-)]
+#[expect(dead_code, reason = "describes `Stop`, whose own parser names the item at fault, to OpenAPI")]
 #[serde(untagged)]
 pub(in crate::api) enum StopSchema {
     /// One text.
@@ -222,9 +199,7 @@ mod tests {
             body["messages"] = json!([{"role": "user", "content": "Where is HR?"}]);
         }
         let served = [GenerationId::from_wire("gen-1")];
-        serde_json::from_value::<ChatRequest>(body)
-            .unwrap()
-            .into_turn(&GenerationConfig::default(), &served)
+        serde_json::from_value::<ChatRequest>(body).unwrap().into_turn(&GenerationConfig::default(), &served)
     }
 
     fn param(body: Value) -> Option<String> {
@@ -243,14 +218,8 @@ mod tests {
         .unwrap();
         let question = turn.question;
         assert_eq!(question.messages[0], crate::domain::Message::system("ab"));
-        assert_eq!(
-            (question.seed, question.max_tokens, question.k),
-            (Some(u64::MAX), Some(9), Some(3))
-        );
-        assert_eq!(
-            (question.stop, question.top_logprobs),
-            (vec!["END".to_owned()], Some(0))
-        );
+        assert_eq!((question.seed, question.max_tokens, question.k), (Some(u64::MAX), Some(9), Some(3)));
+        assert_eq!((question.stop, question.top_logprobs), (vec!["END".to_owned()], Some(0)));
         assert_eq!(question.generation, Some(GenerationId::from_wire("gen-1")));
         assert!(turn.n == 2 && turn.stream.unwrap().includes_usage());
     }
@@ -260,30 +229,15 @@ mod tests {
         for (body, expected) in [
             (json!({"n": 0}), "n"),
             (json!({"n": 5}), "n"),
-            (
-                json!({"max_completion_tokens": 1_000_000}),
-                "max_completion_tokens",
-            ),
+            (json!({"max_completion_tokens": 1_000_000}), "max_completion_tokens"),
             (json!({"stop": ""}), "stop"),
             (json!({"top_logprobs": 1}), "top_logprobs"),
-            (
-                json!({"stream_options": {"include_usage": true}}),
-                "stream_options",
-            ),
+            (json!({"stream_options": {"include_usage": true}}), "stream_options"),
             (json!({"attune": {"generation": "gen-2"}}), "attune.generation"),
-            (
-                json!({"model": "gen-1", "attune": {"generation": "gen-2"}}),
-                "attune.generation",
-            ),
+            (json!({"model": "gen-1", "attune": {"generation": "gen-2"}}), "attune.generation"),
             (json!({"messages": []}), "messages"),
-            (
-                json!({"messages": [{"role": "assistant", "content": "Hi"}]}),
-                "messages",
-            ),
-            (
-                json!({"messages": [{"role": "user", "content": " "}]}),
-                "messages",
-            ),
+            (json!({"messages": [{"role": "assistant", "content": "Hi"}]}), "messages"),
+            (json!({"messages": [{"role": "user", "content": " "}]}), "messages"),
         ] {
             assert_eq!(param(body.clone()).as_deref(), Some(expected), "{body}");
         }
@@ -292,23 +246,8 @@ mod tests {
     #[test]
     fn unknown_models_are_not_found() {
         let error = turn(json!({"model": "gpt-4o"})).unwrap_err();
-        assert_eq!(
-            (error.code, error.param.as_deref()),
-            (ErrorCode::ModelNotFound, Some("model"))
-        );
-        assert!(
-            turn(json!({"model": "attune"}))
-                .unwrap()
-                .question
-                .generation
-                .is_none()
-        );
-        assert!(
-            turn(json!({"model": null}))
-                .unwrap()
-                .question
-                .generation
-                .is_none()
-        );
+        assert_eq!((error.code, error.param.as_deref()), (ErrorCode::ModelNotFound, Some("model")));
+        assert!(turn(json!({"model": "attune"})).unwrap().question.generation.is_none());
+        assert!(turn(json!({"model": null})).unwrap().question.generation.is_none());
     }
 }

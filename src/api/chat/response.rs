@@ -126,10 +126,7 @@ pub(super) fn logprobs(tokens: &[Token]) -> Option<Logprobs> {
             })
             .collect(),
     });
-    (!tokens.is_empty()).then(|| Logprobs {
-        content: content.collect(),
-        refusal: None,
-    })
+    (!tokens.is_empty()).then(|| Logprobs { content: content.collect(), refusal: None })
 }
 
 /// OpenAI knows neither cancelled nor failed answers: what there is of them was cut short.
@@ -144,12 +141,7 @@ impl ChatCompletion {
     pub(super) fn new(started: &Started, finished: &[Finished]) -> Self {
         let mut usage = Usage::default();
         let mut choices = Vec::with_capacity(finished.len());
-        for Finished {
-            index,
-            tokens,
-            record,
-        } in finished
-        {
+        for Finished { index, tokens, record } in finished {
             usage.add(record.usage);
             let message = CompletionMessage {
                 role: "assistant",
@@ -235,53 +227,26 @@ pub(super) struct Chunks {
 impl Chunks {
     /// The first chunk of an answer.
     pub(super) fn role(&self, index: u8) -> Chunk {
-        let delta = Delta {
-            role: Some("assistant"),
-            content: Some(String::new()),
-        };
-        self.chunk(vec![ChunkChoice {
-            index,
-            delta,
-            logprobs: None,
-            finish_reason: None,
-        }])
+        let delta = Delta { role: Some("assistant"), content: Some(String::new()) };
+        self.chunk(vec![ChunkChoice { index, delta, logprobs: None, finish_reason: None }])
     }
 
     /// More text of an answer.
     pub(super) fn text(&self, index: u8, text: String, tokens: &[Token]) -> Chunk {
-        let delta = Delta {
-            role: None,
-            content: Some(text),
-        };
-        self.chunk(vec![ChunkChoice {
-            index,
-            delta,
-            logprobs: logprobs(tokens),
-            finish_reason: None,
-        }])
+        let delta = Delta { role: None, content: Some(text) };
+        self.chunk(vec![ChunkChoice { index, delta, logprobs: logprobs(tokens), finish_reason: None }])
     }
 
     /// The last chunk of an answer.
     pub(super) fn end(&self, index: u8, record: &AnswerRecord) -> Chunk {
         let finish_reason = Some(finish_reason(record.finish_reason));
-        let choice = ChunkChoice {
-            index,
-            delta: Delta::default(),
-            logprobs: None,
-            finish_reason,
-        };
-        Chunk {
-            attune: Some(AnswerInfo::from(record)),
-            ..self.chunk(vec![choice])
-        }
+        let choice = ChunkChoice { index, delta: Delta::default(), logprobs: None, finish_reason };
+        Chunk { attune: Some(AnswerInfo::from(record)), ..self.chunk(vec![choice]) }
     }
 
     /// The chunk with the token counts.
     pub(super) fn usage(&self, usage: Usage) -> Chunk {
-        Chunk {
-            usage: Some(Some(usage)),
-            ..self.chunk(Vec::new())
-        }
+        Chunk { usage: Some(Some(usage)), ..self.chunk(Vec::new()) }
     }
 
     fn chunk(&self, choices: Vec<ChunkChoice>) -> Chunk {

@@ -50,11 +50,7 @@ fn imported(n: usize) -> ImportItem {
         user: Some("ida".into()),
         passages: Some(vec!["A passage.".into()]),
         access: AccessLabel::of([&groups(&["hr"])]),
-        lineage: Lineage {
-            file_sha256: "ab".into(),
-            line: n as u64,
-            importer: "cora".into(),
-        },
+        lineage: Lineage { file_sha256: "ab".into(), line: n as u64, importer: "cora".into() },
         created: Millis(5),
     })
 }
@@ -73,69 +69,34 @@ pub(super) async fn answers_come_back_as_written(h: Harness) {
     }];
     h.ledger.record_answer(&answer).await.unwrap();
     assert_eq!(h.ledger.answer(&answer.id).await.unwrap(), Some(answer));
-    assert_eq!(
-        h.ledger
-            .answer(&AnswerId::from_wire("chatcmpl-none"))
-            .await
-            .unwrap(),
-        None
-    );
+    assert_eq!(h.ledger.answer(&AnswerId::from_wire("chatcmpl-none")).await.unwrap(), None);
 }
 
 pub(super) async fn an_answer_is_recorded_once(h: Harness) {
     let first = answer("ada", 7, 1);
     h.ledger.record_answer(&first).await.unwrap();
-    let second = AnswerRecord {
-        answer: "Another.".into(),
-        ..first.clone()
-    };
+    let second = AnswerRecord { answer: "Another.".into(), ..first.clone() };
     let error = h.ledger.record_answer(&second).await.unwrap_err();
     assert!(matches!(error, LedgerError::Conflict(_)), "{error}");
     assert_eq!(h.ledger.answer(&first.id).await.unwrap(), Some(first));
 }
 
 pub(super) async fn filters_select_answers(h: Harness) {
-    let mut answers: Vec<_> = (0..6)
-        .map(|n| answer(["ada", "bob"][n % 2], n as i64, n))
-        .collect();
+    let mut answers: Vec<_> = (0..6).map(|n| answer(["ada", "bob"][n % 2], n as i64, n)).collect();
     answers[1].refused = true;
     answers[2].answer = "It costs 100% of ÜBER_fare!".into();
     for answer in &answers {
         h.ledger.record_answer(answer).await.unwrap();
     }
-    h.ledger
-        .put_feedback(&thumb(&answers[4].id, "bob", Rating::Down, 9))
-        .await
-        .unwrap();
+    h.ledger.put_feedback(&thumb(&answers[4].id, "bob", Rating::Down, 9)).await.unwrap();
     let base = AnswerFilter::default;
-    let of = |user: &str| AnswerFilter {
-        user: Some(user.into()),
-        ..base()
-    };
-    let rated = |rating| AnswerFilter {
-        rating: Some(rating),
-        ..base()
-    };
-    let says = |text: &str| AnswerFilter {
-        text: Some(text.into()),
-        ..base()
-    };
+    let of = |user: &str| AnswerFilter { user: Some(user.into()), ..base() };
+    let rated = |rating| AnswerFilter { rating: Some(rating), ..base() };
+    let says = |text: &str| AnswerFilter { text: Some(text.into()), ..base() };
     let cases: [(AnswerFilter, &[usize]); 10] = [
         (of("ada"), &[4, 2, 0]),
-        (
-            AnswerFilter {
-                refused: Some(true),
-                ..base()
-            },
-            &[1],
-        ),
-        (
-            AnswerFilter {
-                refused: Some(false),
-                ..of("bob")
-            },
-            &[5, 3],
-        ),
+        (AnswerFilter { refused: Some(true), ..base() }, &[1]),
+        (AnswerFilter { refused: Some(false), ..of("bob") }, &[5, 3]),
         (rated(Rating::Down), &[4]),
         (rated(Rating::Up), &[]),
         (says("QUESTION 3"), &[3]),
@@ -154,10 +115,7 @@ pub(super) async fn filters_select_answers(h: Harness) {
 pub(super) async fn pages_cover_every_row_once_while_rows_are_added(h: Harness) {
     // Several rows share each time, so that the order within a time matters.
     for n in 0..25 {
-        h.ledger
-            .record_answer(&answer("ada", n as i64 / 4, n))
-            .await
-            .unwrap();
+        h.ledger.record_answer(&answer("ada", n as i64 / 4, n)).await.unwrap();
     }
     let ledger = &h.ledger;
     let added = std::sync::atomic::AtomicUsize::new(100);
@@ -170,23 +128,13 @@ pub(super) async fn pages_cover_every_row_once_while_rows_are_added(h: Harness) 
     })
     .await;
     assert_eq!(rows.len(), 25);
-    assert!(
-        rows.is_sorted_by(|a, b| (b.created, &b.id) < (a.created, &a.id)),
-        "newest first"
-    );
+    assert!(rows.is_sorted_by(|a, b| (b.created, &b.id) < (a.created, &a.id)), "newest first");
 }
 
 pub(super) async fn a_cursor_of_nowhere_is_refused(h: Harness) {
     for cursor in ["", "abc", "x.y"] {
-        let paging = Paging {
-            before: Some(cursor.into()),
-            limit: 10,
-        };
-        let error = h
-            .ledger
-            .answers(&AnswerFilter::default(), &paging)
-            .await
-            .unwrap_err();
+        let paging = Paging { before: Some(cursor.into()), limit: 10 };
+        let error = h.ledger.answers(&AnswerFilter::default(), &paging).await.unwrap_err();
         assert!(matches!(error, LedgerError::Cursor(_)), "{error}");
         assert_eq!(crate::error::Error::from(error).param.as_deref(), Some("before"));
     }
@@ -196,24 +144,14 @@ pub(super) async fn comparisons_are_written_whole_or_not_at_all(h: Harness) {
     let (comparison, left, right) = comparison("ada", 1, 1);
     h.ledger.record_answer(&right).await.unwrap();
     // The right answer is there already, so the left one must not be written either.
-    let error = h
-        .ledger
-        .record_comparison(&comparison, [&left, &right])
-        .await
-        .unwrap_err();
+    let error = h.ledger.record_comparison(&comparison, [&left, &right]).await.unwrap_err();
     assert!(matches!(error, LedgerError::Conflict(_)), "{error}");
     assert_eq!(h.ledger.answer(&left.id).await.unwrap(), None);
     assert_eq!(h.ledger.comparison(&comparison.id).await.unwrap(), None);
 
     let (comparison, left, right) = super::fixtures::comparison("ada", 1, 10);
-    h.ledger
-        .record_comparison(&comparison, [&left, &right])
-        .await
-        .unwrap();
-    assert_eq!(
-        h.ledger.comparison(&comparison.id).await.unwrap(),
-        Some(comparison)
-    );
+    h.ledger.record_comparison(&comparison, [&left, &right]).await.unwrap();
+    assert_eq!(h.ledger.comparison(&comparison.id).await.unwrap(), Some(comparison));
     assert_eq!(h.ledger.answer(&left.id).await.unwrap(), Some(left));
 }
 
@@ -221,24 +159,15 @@ pub(super) async fn the_judging_queue_leaves_out_what_one_has_voted_on(h: Harnes
     let mut comparisons = Vec::new();
     for n in 0..3 {
         let (comparison, left, right) = comparison("ada", n as i64, n * 2);
-        h.ledger
-            .record_comparison(&comparison, [&left, &right])
-            .await
-            .unwrap();
+        h.ledger.record_comparison(&comparison, [&left, &right]).await.unwrap();
         comparisons.push(comparison);
     }
-    h.ledger
-        .put_vote(&vote(&comparisons[1], "bob", Choice::Tie, 9))
-        .await
-        .unwrap();
+    h.ledger.put_vote(&vote(&comparisons[1], "bob", Choice::Tie, 9)).await.unwrap();
     let queue = |user: Option<&'static str>| {
         let ledger = h.ledger.clone();
         async move { ledger.comparisons(user, &all()).await.unwrap().data }
     };
-    assert_eq!(
-        queue(Some("bob")).await,
-        [comparisons[2].clone(), comparisons[0].clone()]
-    );
+    assert_eq!(queue(Some("bob")).await, [comparisons[2].clone(), comparisons[0].clone()]);
     assert_eq!(queue(Some("ada")).await.len(), 3);
     assert_eq!(queue(None).await.len(), 3);
 }
@@ -249,35 +178,20 @@ pub(super) async fn votes_are_upserts_until_a_snapshot_uses_them(h: Harness) {
     let error = h.ledger.put_vote(&first).await.unwrap_err();
     assert!(matches!(error, LedgerError::NotFound(_)), "{error}");
 
-    h.ledger
-        .record_comparison(&comparison, [&left, &right])
-        .await
-        .unwrap();
+    h.ledger.record_comparison(&comparison, [&left, &right]).await.unwrap();
     h.ledger.put_vote(&first).await.unwrap();
     h.ledger.put_vote(&first).await.unwrap();
-    let changed = Vote {
-        strength: Some(3),
-        ..vote(&comparison, "ada", Choice::Right, 20)
-    };
+    let changed = Vote { strength: Some(3), ..vote(&comparison, "ada", Choice::Right, 20) };
     h.ledger.put_vote(&changed).await.unwrap();
-    let kept = Vote {
-        created: Millis(10),
-        ..changed
-    };
-    assert_eq!(
-        h.ledger.votes(&comparison.id).await.unwrap(),
-        std::slice::from_ref(&kept)
-    );
+    let kept = Vote { created: Millis(10), ..changed };
+    assert_eq!(h.ledger.votes(&comparison.id).await.unwrap(), std::slice::from_ref(&kept));
 
     let used = [(comparison.id.clone(), "ada".to_owned())];
     assert_eq!(h.ledger.lock_votes("snapshot-1", &used).await.unwrap(), 1);
     assert_eq!(h.ledger.lock_votes("snapshot-2", &used).await.unwrap(), 0);
     let error = h.ledger.put_vote(&first).await.unwrap_err();
     assert!(matches!(error, LedgerError::Conflict(_)), "{error}");
-    h.ledger
-        .put_vote(&vote(&comparison, "bob", Choice::Tie, 30))
-        .await
-        .unwrap();
+    h.ledger.put_vote(&vote(&comparison, "bob", Choice::Tie, 30)).await.unwrap();
     assert_eq!(h.ledger.votes(&comparison.id).await.unwrap()[0], kept);
 }
 
@@ -285,21 +199,14 @@ pub(super) async fn voted_pairs_come_oldest_first_with_both_answers(h: Harness) 
     let mut expected = Vec::new();
     for n in 0..5 {
         let (comparison, left, right) = comparison("ada", 1, n * 2);
-        h.ledger
-            .record_comparison(&comparison, [&left, &right])
-            .await
-            .unwrap();
+        h.ledger.record_comparison(&comparison, [&left, &right]).await.unwrap();
         let vote = vote(&comparison, "ada", Choice::Left, 50 - n as i64 / 2);
         h.ledger.put_vote(&vote).await.unwrap();
         expected.push((vote, comparison, left, right));
     }
     expected.sort_by_key(|(vote, comparison, ..)| (vote.created, comparison.id.clone()));
     let ledger = &h.ledger;
-    let rows = walk(
-        2,
-        |paging| async move { ledger.voted_pairs(&paging).await.unwrap() },
-    )
-    .await;
+    let rows = walk(2, |paging| async move { ledger.voted_pairs(&paging).await.unwrap() }).await;
     assert_eq!(rows, expected);
 }
 
@@ -315,18 +222,9 @@ pub(super) async fn feedback_is_an_idempotent_upsert(h: Harness) {
         ..thumb(&answer.id, "ada", Rating::Down, 20)
     };
     h.ledger.put_feedback(&second).await.unwrap();
-    let kept = Feedback {
-        created: Millis(10),
-        ..second
-    };
-    assert_eq!(
-        h.ledger.feedback_on(&answer.id).await.unwrap(),
-        std::slice::from_ref(&kept)
-    );
-    assert_eq!(
-        h.ledger.feedback(&all()).await.unwrap().data,
-        [(kept, answer.clone())]
-    );
+    let kept = Feedback { created: Millis(10), ..second };
+    assert_eq!(h.ledger.feedback_on(&answer.id).await.unwrap(), std::slice::from_ref(&kept));
+    assert_eq!(h.ledger.feedback(&all()).await.unwrap().data, [(kept, answer.clone())]);
     assert!(h.ledger.delete_feedback(&answer.id, "ada").await.unwrap());
     assert!(!h.ledger.delete_feedback(&answer.id, "ada").await.unwrap());
     assert_eq!(h.ledger.feedback_on(&answer.id).await.unwrap(), []);
@@ -334,11 +232,7 @@ pub(super) async fn feedback_is_an_idempotent_upsert(h: Harness) {
 
 pub(super) async fn feedback_needs_a_recorded_answer(h: Harness) {
     let nowhere = AnswerId::from_wire("chatcmpl-none");
-    let error = h
-        .ledger
-        .put_feedback(&thumb(&nowhere, "ada", Rating::Up, 10))
-        .await
-        .unwrap_err();
+    let error = h.ledger.put_feedback(&thumb(&nowhere, "ada", Rating::Up, 10)).await.unwrap_err();
     assert!(matches!(error, LedgerError::NotFound(_)), "{error}");
     assert_eq!(h.ledger.counts().await.unwrap().feedback, 0);
 }
@@ -358,88 +252,46 @@ pub(super) async fn thumbs_on_one_prompt_come_together(h: Harness) {
     answers[3].passages.clear();
     for answer in &answers {
         h.ledger.record_answer(answer).await.unwrap();
-        h.ledger
-            .put_feedback(&thumb(&answer.id, "ada", Rating::Up, 9))
-            .await
-            .unwrap();
+        h.ledger.put_feedback(&thumb(&answer.id, "ada", Rating::Up, 9)).await.unwrap();
     }
     // A comment without a thumb is no thumb.
-    let comment = Feedback {
-        rating: None,
-        ..thumb(&answers[0].id, "bob", Rating::Up, 9)
-    };
+    let comment = Feedback { rating: None, ..thumb(&answers[0].id, "bob", Rating::Up, 9) };
     h.ledger.put_feedback(&comment).await.unwrap();
     let ledger = &h.ledger;
     let thumbs = walk(2, |paging| async move { ledger.thumbs(&paging).await.unwrap() }).await;
     assert_eq!(thumbs.len(), 5);
-    let place = |n: usize| {
-        thumbs
-            .iter()
-            .position(|thumb| thumb.answer == answers[n])
-            .unwrap()
-    };
-    assert_eq!(
-        [place(2), place(4)],
-        [place(0) + 1, place(0) + 2],
-        "one prompt, in the order of answers"
-    );
+    let place = |n: usize| thumbs.iter().position(|thumb| thumb.answer == answers[n]).unwrap();
+    assert_eq!([place(2), place(4)], [place(0) + 1, place(0) + 2], "one prompt, in the order of answers");
     // Another passage makes another prompt.
     assert_ne!(thumbs[place(3)].prompt_key, thumbs[place(0)].prompt_key);
 }
 
 pub(super) async fn demonstrations_are_edited_deleted_and_restored(h: Harness) {
     let first = demonstration(1, 10);
-    let draft = Demonstration {
-        status: DemonstrationStatus::Draft,
-        ..demonstration(2, 20)
-    };
+    let draft = Demonstration { status: DemonstrationStatus::Draft, ..demonstration(2, 20) };
     h.ledger.put_demonstration(&first).await.unwrap();
     h.ledger.put_demonstration(&draft).await.unwrap();
-    let edited = Demonstration {
-        response: "Better.".into(),
-        author: "dan".into(),
-        ..demonstration(1, 99)
-    };
+    let edited = Demonstration { response: "Better.".into(), author: "dan".into(), ..demonstration(1, 99) };
     h.ledger.put_demonstration(&edited).await.unwrap();
-    let kept = Demonstration {
-        created: Millis(10),
-        ..edited
-    };
-    assert_eq!(
-        h.ledger.demonstration(&first.id).await.unwrap(),
-        Some(kept.clone())
-    );
+    let kept = Demonstration { created: Millis(10), ..edited };
+    assert_eq!(h.ledger.demonstration(&first.id).await.unwrap(), Some(kept.clone()));
     let list = |status| {
         let ledger = h.ledger.clone();
         async move { ledger.demonstrations(status, &all()).await.unwrap().data }
     };
     assert_eq!(list(None).await, [draft.clone(), kept.clone()]);
-    assert_eq!(
-        list(Some(DemonstrationStatus::Draft)).await,
-        std::slice::from_ref(&draft)
-    );
+    assert_eq!(list(Some(DemonstrationStatus::Draft)).await, std::slice::from_ref(&draft));
     assert!(h.ledger.set_demonstration_deleted(&draft.id, true).await.unwrap());
     assert_eq!(h.ledger.demonstration(&draft.id).await.unwrap(), None);
     assert_eq!(list(None).await, [kept]);
-    assert!(
-        h.ledger
-            .set_demonstration_deleted(&draft.id, false)
-            .await
-            .unwrap()
-    );
+    assert!(h.ledger.set_demonstration_deleted(&draft.id, false).await.unwrap());
     assert_eq!(h.ledger.demonstration(&draft.id).await.unwrap(), Some(draft));
     let nowhere = DemonstrationId::from_wire("dem-none");
     assert!(!h.ledger.set_demonstration_deleted(&nowhere, true).await.unwrap());
 }
 
 pub(super) async fn imports_are_all_or_nothing(h: Harness) {
-    let rows = || {
-        vec![
-            imported(1),
-            imported(2),
-            ImportItem::Demonstration(demonstration(1, 10)),
-        ]
-    };
+    let rows = || vec![imported(1), imported(2), ImportItem::Demonstration(demonstration(1, 10))];
     let torn = stream::iter([Ok(rows()), Err(std::io::Error::other("the file went away"))]).boxed();
     let error = h.ledger.import(torn).await.unwrap_err();
     assert!(matches!(error, LedgerError::Import(_)), "{error}");
@@ -450,16 +302,10 @@ pub(super) async fn imports_are_all_or_nothing(h: Harness) {
     assert_eq!(h.ledger.import(whole()).await.unwrap(), 0);
     let mut found = h.ledger.imported(&all()).await.unwrap().data;
     found.reverse();
-    assert_eq!(
-        found.into_iter().map(ImportItem::Row).collect::<Vec<_>>(),
-        [1, 2, 3].map(imported)
-    );
+    assert_eq!(found.into_iter().map(ImportItem::Row).collect::<Vec<_>>(), [1, 2, 3].map(imported));
 
     // An import leaves alone what people have done to a row since.
-    let edited = Demonstration {
-        response: "Edited.".into(),
-        ..demonstration(1, 10)
-    };
+    let edited = Demonstration { response: "Edited.".into(), ..demonstration(1, 10) };
     h.ledger.put_demonstration(&edited).await.unwrap();
     assert_eq!(h.ledger.import(whole()).await.unwrap(), 0);
     assert_eq!(h.ledger.demonstration(&edited.id).await.unwrap(), Some(edited));
@@ -483,24 +329,13 @@ pub(super) async fn tokens_are_found_by_hash_and_revoked(h: Harness) {
     assert!(h.ledger.revoke_token("tok-1", Millis(5)).await.unwrap());
     assert!(h.ledger.revoke_token("tok-1", Millis(6)).await.unwrap());
     assert!(!h.ledger.revoke_token("tok-none", Millis(6)).await.unwrap());
-    assert_eq!(
-        h.ledger.tokens().await.unwrap(),
-        [TokenRow {
-            revoked: Some(Millis(5)),
-            ..token
-        }]
-    );
+    assert_eq!(h.ledger.tokens().await.unwrap(), [TokenRow { revoked: Some(Millis(5)), ..token }]);
 }
 
 pub(super) async fn a_secret_is_made_once(h: Harness) {
     let secrets = futures::future::join_all((0..8).map(|_| {
         let ledger = h.ledger.clone();
-        async move {
-            ledger
-                .secret("widget", || AnswerId::generate().to_string())
-                .await
-                .unwrap()
-        }
+        async move { ledger.secret("widget", || AnswerId::generate().to_string()).await.unwrap() }
     }))
     .await;
     assert_eq!(secrets.into_iter().collect::<BTreeSet<_>>().len(), 1);
@@ -514,61 +349,30 @@ pub(super) async fn forgetting_a_person_deletes_what_they_said(h: Harness) {
     let (of_ada, of_bob) = (answer("ada", 1, 1), answer("bob", 2, 2));
     h.ledger.record_answer(&of_ada).await.unwrap();
     h.ledger.record_answer(&of_bob).await.unwrap();
-    for (on, by) in [
-        (&of_ada, "ada"),
-        (&of_ada, "bob"),
-        (&of_bob, "ada"),
-        (&of_bob, "bob"),
-    ] {
-        h.ledger
-            .put_feedback(&thumb(&on.id, by, Rating::Up, 3))
-            .await
-            .unwrap();
+    for (on, by) in [(&of_ada, "ada"), (&of_ada, "bob"), (&of_bob, "ada"), (&of_bob, "bob")] {
+        h.ledger.put_feedback(&thumb(&on.id, by, Rating::Up, 3)).await.unwrap();
     }
     let (comparison, left, right) = comparison("ada", 4, 10);
-    h.ledger
-        .record_comparison(&comparison, [&left, &right])
-        .await
-        .unwrap();
-    h.ledger
-        .put_vote(&vote(&comparison, "bob", Choice::Tie, 5))
-        .await
-        .unwrap();
+    h.ledger.record_comparison(&comparison, [&left, &right]).await.unwrap();
+    h.ledger.put_vote(&vote(&comparison, "bob", Choice::Tie, 5)).await.unwrap();
     let draft = Demonstration {
         status: DemonstrationStatus::Draft,
         author: "ada".into(),
         corrects: Some(of_ada.id.clone()),
         ..demonstration(1, 6)
     };
-    let approved = Demonstration {
-        author: "ada".into(),
-        ..demonstration(2, 7)
-    };
+    let approved = Demonstration { author: "ada".into(), ..demonstration(2, 7) };
     h.ledger.put_demonstration(&draft).await.unwrap();
     h.ledger.put_demonstration(&approved).await.unwrap();
 
     // 3 answers, 3 feedback, 1 comparison, 1 vote, 1 draft, and that the person was seen.
     assert_eq!(h.ledger.forget_user("ada").await.unwrap(), 10);
     assert_eq!(h.ledger.forget_user("ada").await.unwrap(), 0);
-    let rows = h
-        .ledger
-        .answers(&AnswerFilter::default(), &all())
-        .await
-        .unwrap()
-        .data;
+    let rows = h.ledger.answers(&AnswerFilter::default(), &all()).await.unwrap().data;
     assert_eq!(rows, std::slice::from_ref(&of_bob));
-    assert_eq!(
-        h.ledger.feedback_on(&of_bob.id).await.unwrap(),
-        [thumb(&of_bob.id, "bob", Rating::Up, 3)]
-    );
+    assert_eq!(h.ledger.feedback_on(&of_bob.id).await.unwrap(), [thumb(&of_bob.id, "bob", Rating::Up, 3)]);
     let kept = h.ledger.demonstrations(None, &all()).await.unwrap().data;
-    assert_eq!(
-        kept,
-        [Demonstration {
-            author: "forgotten".into(),
-            ..approved
-        }]
-    );
+    assert_eq!(kept, [Demonstration { author: "forgotten".into(), ..approved }]);
 }
 
 pub(super) async fn in_a_crowd_each_answer_has_its_own_outcome(h: Harness) {
@@ -579,10 +383,8 @@ pub(super) async fn in_a_crowd_each_answer_has_its_own_outcome(h: Harness) {
     });
     let outcomes = futures::future::join_all(writes.collect::<Vec<_>>()).await;
     for twice in outcomes.chunks(2) {
-        let refused: Vec<_> = twice
-            .iter()
-            .filter_map(|outcome| outcome.as_ref().unwrap().as_ref().err())
-            .collect();
+        let refused: Vec<_> =
+            twice.iter().filter_map(|outcome| outcome.as_ref().unwrap().as_ref().err()).collect();
         assert!(matches!(refused[..], [LedgerError::Conflict(_)]), "{refused:?}");
     }
     assert_eq!(h.ledger.counts().await.unwrap().answers, 20);
@@ -593,49 +395,27 @@ pub(super) async fn fifty_writers_at_once_lose_nothing(h: Harness) {
         let ledger = h.ledger.clone();
         tokio::spawn(async move {
             let (comparison, left, right) = comparison("ada", n as i64, n * 10);
-            ledger
-                .record_comparison(&comparison, [&left, &right])
-                .await
-                .unwrap();
-            ledger
-                .put_vote(&vote(&comparison, "ada", Choice::Left, 1))
-                .await
-                .unwrap();
+            ledger.record_comparison(&comparison, [&left, &right]).await.unwrap();
+            ledger.put_vote(&vote(&comparison, "ada", Choice::Left, 1)).await.unwrap();
             let single = answer("bob", n as i64, n * 10 + 5);
             ledger.record_answer(&single).await.unwrap();
-            ledger
-                .put_feedback(&thumb(&single.id, "bob", Rating::Up, 1))
-                .await
-                .unwrap();
-            assert_eq!(
-                ledger.answer(&single.id).await.unwrap(),
-                Some(single),
-                "one reads what one wrote"
-            );
+            ledger.put_feedback(&thumb(&single.id, "bob", Rating::Up, 1)).await.unwrap();
+            assert_eq!(ledger.answer(&single.id).await.unwrap(), Some(single), "one reads what one wrote");
         })
     });
     for task in writes.collect::<Vec<_>>() {
         task.await.unwrap();
     }
     let counts = h.ledger.counts().await.unwrap();
-    assert_eq!(
-        (counts.answers, counts.comparisons, counts.votes, counts.feedback),
-        (150, 50, 50, 50)
-    );
+    assert_eq!((counts.answers, counts.comparisons, counts.votes, counts.feedback), (150, 50, 50, 50));
 }
 
 pub(super) async fn a_reopened_ledger_has_everything(h: Harness) {
     let answer = answer("ada", 1, 1);
     h.ledger.record_answer(&answer).await.unwrap();
-    h.ledger
-        .put_feedback(&thumb(&answer.id, "ada", Rating::Up, 10))
-        .await
-        .unwrap();
+    h.ledger.put_feedback(&thumb(&answer.id, "ada", Rating::Up, 10)).await.unwrap();
     h.ledger.put_demonstration(&demonstration(1, 10)).await.unwrap();
-    h.ledger
-        .import(stream::iter([Ok(vec![imported(1)])]).boxed())
-        .await
-        .unwrap();
+    h.ledger.import(stream::iter([Ok(vec![imported(1)])]).boxed()).await.unwrap();
     let counts = h.ledger.counts().await.unwrap();
     let again = h.reopen().await;
     assert_eq!(again.counts().await.unwrap(), counts);
@@ -645,33 +425,17 @@ pub(super) async fn a_reopened_ledger_has_everything(h: Harness) {
 }
 
 pub(super) async fn text_of_any_kind_is_kept(h: Harness) {
-    for (n, text) in [
-        "\0",
-        "a\0b",
-        "'; DROP TABLE answers; --",
-        "\u{202e}\u{1f468}",
-        "ÄÖÜß",
-        "\\",
-    ]
-    .iter()
-    .enumerate()
+    for (n, text) in
+        ["\0", "a\0b", "'; DROP TABLE answers; --", "\u{202e}\u{1f468}", "ÄÖÜß", "\\"].iter().enumerate()
     {
-        let answer = AnswerRecord {
-            answer: (*text).to_owned(),
-            ..answer("o'brien", 1, n)
-        };
+        let answer = AnswerRecord { answer: (*text).to_owned(), ..answer("o'brien", 1, n) };
         h.ledger.record_answer(&answer).await.unwrap();
-        let feedback = Feedback {
-            comment: Some((*text).to_owned()),
-            ..thumb(&answer.id, "o'brien", Rating::Up, 1)
-        };
+        let feedback =
+            Feedback { comment: Some((*text).to_owned()), ..thumb(&answer.id, "o'brien", Rating::Up, 1) };
         h.ledger.put_feedback(&feedback).await.unwrap();
         assert_eq!(h.ledger.answer(&answer.id).await.unwrap(), Some(answer.clone()));
         assert_eq!(h.ledger.feedback_on(&answer.id).await.unwrap(), [feedback]);
-        let filter = AnswerFilter {
-            text: Some((*text).to_owned()),
-            ..Default::default()
-        };
+        let filter = AnswerFilter { text: Some((*text).to_owned()), ..Default::default() };
         let found = h.ledger.answers(&filter, &all()).await.unwrap().data;
         assert!(found.contains(&answer), "{text:?}");
         // A name with a NUL is the name of nothing.

@@ -29,10 +29,7 @@ async fn killed_child() {
                 let answer = answer("ada", 1, n * 4 + writer);
                 ledger.record_answer(&answer).await.unwrap();
                 println!("answer {}", answer.id);
-                ledger
-                    .put_feedback(&thumb(&answer.id, "ada", Rating::Up, 2))
-                    .await
-                    .unwrap();
+                ledger.put_feedback(&thumb(&answer.id, "ada", Rating::Up, 2)).await.unwrap();
                 println!("feedback {}", answer.id);
             }
         })
@@ -44,27 +41,17 @@ async fn killed_child() {
 async fn what_was_acknowledged_survives_kill_9() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "ledger::tests::durability::killed_child",
-            "--nocapture",
-        ])
+        .args(["--exact", "ledger::tests::durability::killed_child", "--nocapture"])
         .env(CHILD, dir.path())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut acknowledged = BTreeSet::new();
-    let mut lines = BufReader::new(child.stdout.take().unwrap())
-        .lines()
-        .map_while(Result::ok);
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     // The test harness prints "test ... " in front of the first line.
     let mut note = |line: String| {
         let known = line.find("answer ").or_else(|| line.find("feedback "));
-        acknowledged.extend(
-            known
-                .filter(|_| line.contains("chatcmpl-"))
-                .map(|at| line[at..].to_owned()),
-        );
+        acknowledged.extend(known.filter(|_| line.contains("chatcmpl-")).map(|at| line[at..].to_owned()));
         acknowledged.len()
     };
     while note(lines.next().expect("the child writes until it is killed")) < ENOUGH {}
@@ -92,10 +79,7 @@ async fn commits_reach_the_disk_before_they_are_acknowledged() {
     let ledger = SqliteLedger::open(&dir.path().join("ledger.db")).await.unwrap();
     let pragma = |sql: &'static str| sqlx::query_scalar::<_, String>(sql).fetch_one(ledger.writer());
     assert_eq!(pragma("PRAGMA journal_mode").await.unwrap(), "wal");
-    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
-        .fetch_one(ledger.writer())
-        .await
-        .unwrap();
+    let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(ledger.writer()).await.unwrap();
     assert_eq!(synchronous, 2, "FULL");
 }
 
@@ -104,14 +88,8 @@ async fn a_full_disk_is_said_so_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let ledger = SqliteLedger::open(&dir.path().join("ledger.db")).await.unwrap();
     let limit = |pages: i64| format!("PRAGMA max_page_count = {pages}");
-    let pages: i64 = sqlx::query_scalar("PRAGMA page_count")
-        .fetch_one(ledger.writer())
-        .await
-        .unwrap();
-    sqlx::query(&limit(pages + 20))
-        .execute(ledger.writer())
-        .await
-        .unwrap();
+    let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(ledger.writer()).await.unwrap();
+    sqlx::query(&limit(pages + 20)).execute(ledger.writer()).await.unwrap();
     let mut recorded = 0;
     let error = loop {
         match ledger.record_answer(&answer("ada", 1, recorded)).await {
@@ -120,28 +98,11 @@ async fn a_full_disk_is_said_so_and_loses_nothing() {
         }
     };
     assert!(matches!(error, LedgerError::Full(_)), "{error:?}");
-    assert_eq!(
-        crate::error::Error::from(error).code,
-        crate::error::ErrorCode::StorageFull
-    );
-    let paging = Paging {
-        before: None,
-        limit: 1000,
-    };
-    assert_eq!(
-        ledger
-            .answers(&AnswerFilter::default(), &paging)
-            .await
-            .unwrap()
-            .data
-            .len(),
-        recorded
-    );
+    assert_eq!(crate::error::Error::from(error).code, crate::error::ErrorCode::StorageFull);
+    let paging = Paging { before: None, limit: 1000 };
+    assert_eq!(ledger.answers(&AnswerFilter::default(), &paging).await.unwrap().data.len(), recorded);
     // With room again it goes on.
-    sqlx::query(&limit(1_000_000))
-        .execute(ledger.writer())
-        .await
-        .unwrap();
+    sqlx::query(&limit(1_000_000)).execute(ledger.writer()).await.unwrap();
     ledger.record_answer(&answer("ada", 1, recorded)).await.unwrap();
     Ledger::close(&ledger).await;
 }
@@ -155,11 +116,6 @@ async fn only_the_owner_can_read_the_file() {
     ledger.record_answer(&answer("ada", 1, 1)).await.unwrap();
     for file in std::fs::read_dir(dir.path()).unwrap() {
         let file = file.unwrap();
-        assert_eq!(
-            file.metadata().unwrap().permissions().mode() & 0o077,
-            0,
-            "{:?}",
-            file.path()
-        );
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o077, 0, "{:?}", file.path());
     }
 }

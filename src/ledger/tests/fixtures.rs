@@ -35,16 +35,8 @@ pub(crate) fn answer(user: &str, created: i64, n: usize) -> AnswerRecord {
         grounded: true,
         refused: false,
         finish_reason: FinishReason::Stop,
-        usage: TokenUsage {
-            prompt_tokens: 321,
-            completion_tokens: 12,
-        },
-        timing: Timing {
-            queue_ms: 0.5,
-            retrieval_ms: 1.25,
-            first_token_ms: Some(310.0),
-            total_ms: 900.0,
-        },
+        usage: TokenUsage { prompt_tokens: 321, completion_tokens: 12 },
+        timing: Timing { queue_ms: 0.5, retrieval_ms: 1.25, first_token_ms: Some(310.0), total_ms: 900.0 },
         comparison: None,
     }
 }
@@ -119,10 +111,5 @@ pub(crate) fn groups(names: &[&str]) -> Groups {
 
 /// Somebody who sees what everybody sees.
 pub(crate) fn employee(user: &str) -> Identity {
-    Identity {
-        user: user.to_owned(),
-        groups: Groups::new(),
-        role: Role::Employee,
-        sees_everything: false,
-    }
+    Identity { user: user.to_owned(), groups: Groups::new(), role: Role::Employee, sees_everything: false }
 }

@@ -85,10 +85,8 @@ impl Oracle {
             Operation::Forget { user } => {
                 self.comparisons.retain(|_, owner| *owner != user);
                 self.answers.retain(|_, owner| *owner != user);
-                self.votes
-                    .retain(|(n, by), _| *by != user && self.comparisons.contains_key(n));
-                self.feedback
-                    .retain(|(n, by), _| *by != user && self.answers.contains_key(n));
+                self.votes.retain(|(n, by), _| *by != user && self.comparisons.contains_key(n));
+                self.feedback.retain(|(n, by), _| *by != user && self.answers.contains_key(n));
             }
         }
         Outcome::Done
@@ -103,14 +101,10 @@ async fn apply(ledger: &dyn Ledger, operation: &Operation) -> Outcome {
     };
     let result = match *operation {
         Operation::Record { user, n } => {
-            ledger
-                .record_answer(&fixtures::answer(USERS[user], n as i64 % 2, n))
-                .await
+            ledger.record_answer(&fixtures::answer(USERS[user], n as i64 % 2, n)).await
         }
         Operation::Feedback { user, n, rating } => {
-            ledger
-                .put_feedback(&fixtures::thumb(&answer_id(n), USERS[user], rating, 1))
-                .await
+            ledger.put_feedback(&fixtures::thumb(&answer_id(n), USERS[user], rating, 1)).await
         }
         Operation::TakeBack { user, n } => ledger.delete_feedback(&answer_id(n), USERS[user]).await.map(drop),
         Operation::Compare { user, n } => {
@@ -118,9 +112,7 @@ async fn apply(ledger: &dyn Ledger, operation: &Operation) -> Outcome {
             ledger.record_comparison(&comparison, [&left, &right]).await
         }
         Operation::Vote { user, n, choice } => {
-            ledger
-                .put_vote(&fixtures::vote(&comparison(0, n).0, USERS[user], choice, 1))
-                .await
+            ledger.put_vote(&fixtures::vote(&comparison(0, n).0, USERS[user], choice, 1)).await
         }
         Operation::Lock { user, n } => {
             let votes = [(comparison(0, n).0.id, USERS[user].to_owned())];
@@ -137,21 +129,11 @@ async fn apply(ledger: &dyn Ledger, operation: &Operation) -> Outcome {
 }
 
 async fn holds_the_same(ledger: &dyn Ledger, oracle: &Oracle) {
-    let paging = Paging {
-        before: None,
-        limit: 1000,
-    };
+    let paging = Paging { before: None, limit: 1000 };
     let number = |id: &str| -> usize { id.rsplit('-').next().unwrap().parse().unwrap() };
     let person = |name: &str| USERS.iter().position(|user| *user == name).unwrap();
-    let answers = ledger
-        .answers(&AnswerFilter::default(), &paging)
-        .await
-        .unwrap()
-        .data;
-    let answers: BTreeMap<_, _> = answers
-        .iter()
-        .map(|a| (number(a.id.as_str()), person(&a.user)))
-        .collect();
+    let answers = ledger.answers(&AnswerFilter::default(), &paging).await.unwrap().data;
+    let answers: BTreeMap<_, _> = answers.iter().map(|a| (number(a.id.as_str()), person(&a.user))).collect();
     assert_eq!(answers, oracle.answers);
     let feedback = ledger.feedback(&paging).await.unwrap().data;
     let feedback: BTreeMap<_, _> = feedback
@@ -162,21 +144,9 @@ async fn holds_the_same(ledger: &dyn Ledger, oracle: &Oracle) {
     let votes = ledger.voted_pairs(&paging).await.unwrap().data;
     let votes: BTreeMap<_, _> = votes
         .iter()
-        .map(|(v, ..)| {
-            (
-                ((number(v.comparison.as_str()) - 100) / 2, person(&v.user)),
-                v.choice,
-            )
-        })
+        .map(|(v, ..)| (((number(v.comparison.as_str()) - 100) / 2, person(&v.user)), v.choice))
         .collect();
-    assert_eq!(
-        votes,
-        oracle
-            .votes
-            .iter()
-            .map(|(key, (choice, _))| (*key, *choice))
-            .collect()
-    );
+    assert_eq!(votes, oracle.votes.iter().map(|(key, (choice, _))| (*key, *choice)).collect());
     let counts = ledger.counts().await.unwrap();
     assert_eq!(counts.comparisons as usize, oracle.comparisons.len());
 }
@@ -216,17 +186,13 @@ fn check(harness: &Harness, cases: u32) {
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_agrees_with_the_oracle() {
     let harness = Harness::sqlite().await;
-    tokio::task::spawn_blocking(move || check(&harness, 60))
-        .await
-        .unwrap();
+    tokio::task::spawn_blocking(move || check(&harness, 60)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_agrees_with_the_oracle() {
     on_postgres(|harness| async move {
-        tokio::task::spawn_blocking(move || check(&harness, 60))
-            .await
-            .unwrap();
+        tokio::task::spawn_blocking(move || check(&harness, 60)).await.unwrap();
     })
     .await;
 }

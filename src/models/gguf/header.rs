@@ -12,10 +12,7 @@ use super::super::ModelsError;
 pub(super) fn check(path: &Path) -> Result<(), ModelsError> {
     let file = File::open(path).map_err(ModelsError::io("read", path))?;
     let left = file.metadata().map_err(ModelsError::io("read", path))?.len();
-    let mut header = Header {
-        reader: BufReader::new(file),
-        left,
-    };
+    let mut header = Header { reader: BufReader::new(file), left };
     header.walk().map_err(|problem| match problem {
         Problem::Io(error) => ModelsError::io("read", path)(error),
         Problem::Unsound(problem) => ModelsError::damaged(path, format!("{problem}; fetch it again")),
@@ -57,9 +54,7 @@ impl Header {
         }
         let version = self.u32()?;
         if !(2..=3).contains(&version) {
-            return Err(Problem::Unsound(format!(
-                "GGUF version {version} is not known (2 and 3 are)"
-            )));
+            return Err(Problem::Unsound(format!("GGUF version {version} is not known (2 and 3 are)")));
         }
         let (tensors, values) = (self.u64()?, self.u64()?);
         for _ in 0..values {

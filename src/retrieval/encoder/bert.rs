@@ -64,10 +64,7 @@ impl Bert {
     /// # Errors
     /// When one is missing or has another shape than the configuration says.
     pub(super) fn new(config: Config, tensors: &HashMap<String, Tensor>) -> Result<Self, candle_core::Error> {
-        let load = Loader {
-            tensors,
-            epsilon: config.layer_norm_eps,
-        };
+        let load = Loader { tensors, epsilon: config.layer_norm_eps };
         let width = config.hidden_size;
         let embedding =
             |name: &str, rows: usize| load.values(&format!("embeddings.{name}.weight"), rows * width);
@@ -84,10 +81,7 @@ impl Bert {
             })
         };
         if config.num_attention_heads == 0 || !width.is_multiple_of(config.num_attention_heads) {
-            candle_core::bail!(
-                "{width} dimensions do not divide into {} heads",
-                config.num_attention_heads
-            );
+            candle_core::bail!("{width} dimensions do not divide into {} heads", config.num_attention_heads);
         }
         let mut segment = embedding("token_type_embeddings", 2)?;
         segment.truncate(width);
@@ -96,9 +90,7 @@ impl Bert {
             positions: embedding("position_embeddings", config.max_position_embeddings)?,
             segment,
             norm: load.norm("embeddings.LayerNorm", width)?,
-            layers: (0..config.num_hidden_layers)
-                .map(layer)
-                .collect::<Result<_, _>>()?,
+            layers: (0..config.num_hidden_layers).map(layer).collect::<Result<_, _>>()?,
             config,
         })
     }
@@ -160,22 +152,14 @@ impl Bert {
     ) -> Result<(), candle_core::Error> {
         let mixed = self.attend(&layer.attention.apply(states)?, texts);
         let mut attended = layer.attention_output.apply(&mixed)?;
-        attended
-            .par_iter_mut()
-            .zip(states.par_iter())
-            .with_min_len(MIN_PARALLEL)
-            .for_each(|(a, s)| *a += s);
+        attended.par_iter_mut().zip(states.par_iter()).with_min_len(MIN_PARALLEL).for_each(|(a, s)| *a += s);
         layer.attention_norm.apply(&mut attended);
         let mut inner = layer.intermediate.apply(&attended)?;
         inner
             .par_chunks_mut(MIN_PARALLEL)
             .for_each(|chunk| chunk.iter_mut().for_each(|value| *value = gelu(*value)));
         let mut output = layer.output.apply(&inner)?;
-        output
-            .par_iter_mut()
-            .zip(attended.par_iter())
-            .with_min_len(MIN_PARALLEL)
-            .for_each(|(o, a)| *o += a);
+        output.par_iter_mut().zip(attended.par_iter()).with_min_len(MIN_PARALLEL).for_each(|(o, a)| *o += a);
         layer.output_norm.apply(&mut output);
         *states = output;
         Ok(())
@@ -220,17 +204,12 @@ impl Bert {
         for row in 0..length {
             scores.fill(0.0);
             for (query, keys) in part(0, row).iter().zip(keys.chunks_exact(length)) {
-                scores
-                    .iter_mut()
-                    .zip(keys)
-                    .for_each(|(score, key)| *score += query * key);
+                scores.iter_mut().zip(keys).for_each(|(score, key)| *score += query * key);
             }
             softmax(&mut scores);
             let out = &mut mixed[row * width + head * size..row * width + (head + 1) * size];
             for (other, weight) in scores.iter().enumerate() {
-                out.iter_mut()
-                    .zip(part(2, other))
-                    .for_each(|(out, value)| *out += weight * value);
+                out.iter_mut().zip(part(2, other)).for_each(|(out, value)| *out += weight * value);
             }
         }
     }
@@ -270,19 +249,12 @@ impl Loader<'_> {
         if weight.dims() != [bias.len(), weight.dim(1)?] {
             candle_core::bail!("the bias of {} does not fit its weight", names.join(", "));
         }
-        Ok(Linear {
-            weight: weight.t()?,
-            bias,
-        })
+        Ok(Linear { weight: weight.t()?, bias })
     }
 
     fn norm(&self, name: &str, width: usize) -> Result<Norm, candle_core::Error> {
         let values = |part: &str| self.values(&format!("{name}.{part}"), width);
-        Ok(Norm {
-            weight: values("weight")?,
-            bias: values("bias")?,
-            epsilon: self.epsilon,
-        })
+        Ok(Norm { weight: values("weight")?, bias: values("bias")?, epsilon: self.epsilon })
     }
 }
 
@@ -292,9 +264,7 @@ impl Linear {
         let rows = Tensor::from_slice(rows, (rows.len() / width, width), &Device::Cpu)?;
         let mut out = rows.matmul(&self.weight)?.flatten_all()?.to_vec1::<f32>()?;
         let width = self.bias.len();
-        out.par_chunks_mut(width)
-            .with_min_len(MIN_PARALLEL / width + 1)
-            .for_each(|row| add(row, &self.bias));
+        out.par_chunks_mut(width).with_min_len(MIN_PARALLEL / width + 1).for_each(|row| add(row, &self.bias));
         Ok(out)
     }
 }
@@ -302,24 +272,20 @@ impl Linear {
 impl Norm {
     fn apply(&self, rows: &mut [f32]) {
         let width = self.weight.len();
-        rows.par_chunks_exact_mut(width)
-            .with_min_len(MIN_PARALLEL / width + 1)
-            .for_each(|row| {
-                let count = width as f32;
-                let mean = sum(row) / count;
-                row.iter_mut().for_each(|value| *value -= mean);
-                let scale = (dot(row, row) / count + self.epsilon).sqrt().recip();
-                for ((value, weight), bias) in row.iter_mut().zip(&self.weight).zip(&self.bias) {
-                    *value = *value * scale * weight + bias;
-                }
-            });
+        rows.par_chunks_exact_mut(width).with_min_len(MIN_PARALLEL / width + 1).for_each(|row| {
+            let count = width as f32;
+            let mean = sum(row) / count;
+            row.iter_mut().for_each(|value| *value -= mean);
+            let scale = (dot(row, row) / count + self.epsilon).sqrt().recip();
+            for ((value, weight), bias) in row.iter_mut().zip(&self.weight).zip(&self.bias) {
+                *value = *value * scale * weight + bias;
+            }
+        });
     }
 }
 
 fn add(into: &mut [f32], values: &[f32]) {
-    into.iter_mut()
-        .zip(values)
-        .for_each(|(into, value)| *into += value);
+    into.iter_mut().zip(values).for_each(|(into, value)| *into += value);
 }
 
 /// In eight lanes, so that it vectorises.
@@ -328,19 +294,13 @@ fn sum(values: &[f32]) -> f32 {
     let chunks = values.chunks_exact(8);
     let rest: f32 = chunks.remainder().iter().sum();
     for chunk in chunks {
-        lanes
-            .iter_mut()
-            .zip(chunk)
-            .for_each(|(lane, value)| *lane += value);
+        lanes.iter_mut().zip(chunk).for_each(|(lane, value)| *lane += value);
     }
     lanes.iter().sum::<f32>() + rest
 }
 
 fn softmax(scores: &mut [f32]) {
-    let highest = scores
-        .iter()
-        .copied()
-        .fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
+    let highest = scores.iter().copied().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
     scores.iter_mut().for_each(|score| *score = exp(*score - highest));
     let scale = sum(scores).recip();
     scores.iter_mut().for_each(|score| *score *= scale);
@@ -387,19 +347,12 @@ mod tests {
         for i in 0..=8700 {
             let x = -(i as f32) / 100.0;
             let (fast, exact) = (f64::from(exp(x)), f64::from(x).exp());
-            assert!(
-                (fast - exact).abs() <= 3e-7 * exact,
-                "exp({x}): {fast} and {exact}"
-            );
+            assert!((fast - exact).abs() <= 3e-7 * exact, "exp({x}): {fast} and {exact}");
         }
         // From tables of the normal distribution function.
-        for (x, expected) in [
-            (0.0, 0.0),
-            (1.0, 0.841_344_7),
-            (-1.0, -0.158_655_3),
-            (2.0, 1.954_499_7),
-            (-3.0, -0.004_049_7),
-        ] {
+        for (x, expected) in
+            [(0.0, 0.0), (1.0, 0.841_344_7), (-1.0, -0.158_655_3), (2.0, 1.954_499_7), (-3.0, -0.004_049_7)]
+        {
             assert!((gelu(x) - expected).abs() < 1e-6, "gelu({x}) = {}", gelu(x));
         }
     }

@@ -34,10 +34,7 @@ fn names(groups: &[&str]) -> Groups {
 }
 
 fn found(library: &Library, text: &str, groups: Option<&Groups>) -> Vec<Passage> {
-    library
-        .search(&SearchQuery { text, groups, k: 50 })
-        .unwrap()
-        .passages
+    library.search(&SearchQuery { text, groups, k: 50 }).unwrap().passages
 }
 
 #[test]
@@ -45,38 +42,18 @@ fn a_put_document_is_found_changed_and_removed() {
     let dir = tempfile::tempdir().unwrap();
     let library = library(dir.path());
     let empty = library.index_version();
-    assert_eq!(
-        library.put(&document("a", "# Leave\n\n25 days")).unwrap(),
-        PutOutcome::Created
-    );
+    assert_eq!(library.put(&document("a", "# Leave\n\n25 days")).unwrap(), PutOutcome::Created);
     let version = library.index_version();
     assert_ne!(version, empty);
-    assert_eq!(
-        library.put(&document("a", "# Leave\n\n25 days")).unwrap(),
-        PutOutcome::Unchanged
-    );
+    assert_eq!(library.put(&document("a", "# Leave\n\n25 days")).unwrap(), PutOutcome::Unchanged);
     assert_eq!(library.index_version(), version);
     let passage = found(&library, "leave", None).remove(0);
-    assert_eq!(
-        (passage.title.as_str(), passage.text.as_str()),
-        ("Leave", "25 days")
-    );
-    assert_eq!(
-        library.passage(&passage.passage_id, None).unwrap().unwrap().text,
-        "25 days"
-    );
-    assert_eq!(
-        library.put(&document("a", "# Leave\n\n30 days")).unwrap(),
-        PutOutcome::Updated
-    );
+    assert_eq!((passage.title.as_str(), passage.text.as_str()), ("Leave", "25 days"));
+    assert_eq!(library.passage(&passage.passage_id, None).unwrap().unwrap().text, "25 days");
+    assert_eq!(library.put(&document("a", "# Leave\n\n30 days")).unwrap(), PutOutcome::Updated);
     assert_eq!(library.passage(&passage.passage_id, None).unwrap(), None);
     assert_eq!(
-        library
-            .document(&DocumentId::parse("a").unwrap(), None)
-            .unwrap()
-            .unwrap()
-            .text
-            .unwrap(),
+        library.document(&DocumentId::parse("a").unwrap(), None).unwrap().unwrap().text.unwrap(),
         "# Leave\n\n30 days"
     );
     assert!(library.remove(&DocumentId::parse("a").unwrap()).unwrap());
@@ -108,10 +85,7 @@ fn a_damaged_index_is_named() {
     std::fs::write(dir.path().join("meta.json"), "{").unwrap();
     let error = Library::open(dir.path(), &RetrievalConfig::default(), None).unwrap_err();
     assert!(matches!(error, RetrievalError::Damaged { .. }), "{error:?}");
-    assert!(
-        error.to_string().contains(dir.path().to_str().unwrap()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(dir.path().to_str().unwrap()), "{error}");
 }
 
 #[test]
@@ -132,10 +106,7 @@ fn pages_of_documents_meet_every_document_once() {
     }
     assert_eq!(seen.len(), 10);
     assert_eq!(seen.iter().collect::<HashSet<_>>().len(), 10);
-    assert!(matches!(
-        library.documents(None, Some("x"), 3),
-        Err(RetrievalError::Cursor)
-    ));
+    assert!(matches!(library.documents(None, Some("x"), 3), Err(RetrievalError::Cursor)));
 }
 
 #[test]
@@ -146,9 +117,7 @@ fn a_word_of_another_language_is_found_by_its_stem() {
                   von der Führungskraft genehmigt. Nicht genommene Tage verfallen am 31. März des folgenden Jahres, außer \
                   wenn dringende betriebliche Gründe vorliegen.";
     library.put(&document("de", german)).unwrap();
-    library
-        .put(&document("en", "Employees have vacation days."))
-        .unwrap();
+    library.put(&document("en", "Employees have vacation days.")).unwrap();
     assert_eq!(found(&library, "Urlaubstag", None)[0].document_id.as_str(), "de");
     assert_eq!(found(&library, "employee", None)[0].document_id.as_str(), "en");
 }
@@ -161,12 +130,7 @@ fn a_restricted_document_does_not_even_change_scores() {
     library.put(&document("b", "pears and plums")).unwrap();
     let nobody = Groups::new();
     let before = found(&library, "apples pears", Some(&nobody));
-    library
-        .put(&document(
-            "c",
-            "---\ngroups: hr\n---\napples apples apples and a lot more",
-        ))
-        .unwrap();
+    library.put(&document("c", "---\ngroups: hr\n---\napples apples apples and a lot more")).unwrap();
     assert_eq!(found(&library, "apples pears", Some(&nobody)), before);
     assert_eq!(found(&library, "apples pears", Some(&names(&["hr"]))).len(), 3);
 }
@@ -224,12 +188,7 @@ fn puts_until_it_is_killed() {
     let dir = PathBuf::from(std::env::var_os(CHILD_INDEX).expect("run by the next test only"));
     let library = library(&dir);
     for i in 0.. {
-        library
-            .put(&document(
-                &format!("d{}", i % 40),
-                &format!("common word and number{i}"),
-            ))
-            .unwrap();
+        library.put(&document(&format!("d{}", i % 40), &format!("common word and number{i}"))).unwrap();
         // The parent takes this line as the acknowledgement.
         println!("put {} {i}", i % 40);
     }
@@ -251,18 +210,13 @@ fn what_was_acknowledged_survives_a_kill() {
             .spawn()
             .unwrap();
         let mut acknowledged: BTreeMap<String, String> = BTreeMap::new();
-        let lines = BufReader::new(child.stdout.take().unwrap())
-            .lines()
-            .map_while(Result::ok);
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
         for line in lines {
             let mut words = line.split_whitespace().skip_while(|word| *word != "put").skip(1);
             if let (Some(id), Some(number)) = (words.next(), words.next()) {
                 acknowledged.insert(format!("d{id}"), number.to_owned());
             }
-            if acknowledged
-                .values()
-                .any(|number| number.parse::<u32>().unwrap() >= 30 * round)
-            {
+            if acknowledged.values().any(|number| number.parse::<u32>().unwrap() >= 30 * round) {
                 // SIGKILL; lines that are in the pipe already count, too.
                 child.kill().unwrap();
             }
@@ -271,22 +225,13 @@ fn what_was_acknowledged_survives_a_kill() {
         assert!(acknowledged.len() >= 30, "{acknowledged:?}");
         let library = library(dir.path());
         for (id, number) in &acknowledged {
-            let stored = library
-                .document(&DocumentId::parse(id).unwrap(), None)
-                .unwrap()
-                .unwrap()
-                .text
-                .unwrap();
+            let stored =
+                library.document(&DocumentId::parse(id).unwrap(), None).unwrap().unwrap().text.unwrap();
             // The put after the last acknowledged one may have been committed as well.
             let kept: u32 = stored.rsplit("number").next().unwrap().parse().unwrap();
+            assert!(kept >= number.parse().unwrap(), "{id}: {stored}, acknowledged {number}");
             assert!(
-                kept >= number.parse().unwrap(),
-                "{id}: {stored}, acknowledged {number}"
-            );
-            assert!(
-                found(&library, &format!("number{kept}"), None)
-                    .iter()
-                    .any(|p| p.document_id.as_str() == id)
+                found(&library, &format!("number{kept}"), None).iter().any(|p| p.document_id.as_str() == id)
             );
         }
     }
@@ -306,11 +251,7 @@ fn a_full_disk_is_said_and_loses_nothing() {
         return;
     }
     let result = std::panic::catch_unwind(|| fill(dir.path()));
-    let unmounted = Command::new("umount")
-        .arg("--lazy")
-        .arg(dir.path())
-        .status()
-        .unwrap();
+    let unmounted = Command::new("umount").arg("--lazy").arg(dir.path()).status().unwrap();
     assert!(unmounted.success());
     result.unwrap();
 }
@@ -321,9 +262,7 @@ fn fill(dir: &Path) {
     // Random words do not compress.
     let mut state = 1_u64;
     let mut word = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         format!("{:x} ", state >> 20)
     };
     let mut kept = 0;
@@ -360,30 +299,15 @@ fn naughty_strings_are_text_like_any_other() {
         document.format = [Format::Markdown, Format::Html, Format::Text][i % 3];
         document.title = Some(text.clone());
         document.groups = Some(names(&[text, "all"]));
-        match library.prepare(
-            &document,
-            Origin {
-                source: API,
-                groups: None,
-            },
-        ) {
+        match library.prepare(&document, Origin { source: API, groups: None }) {
             Ok(entries) => changes.push(Change::Put(Box::new(entries))),
-            Err(error) => assert!(
-                matches!(error, RetrievalError::Malformed { .. }),
-                "{text:?}: {error}"
-            ),
+            Err(error) => assert!(matches!(error, RetrievalError::Malformed { .. }), "{text:?}: {error}"),
         }
     }
     library.write(changes).unwrap();
     assert!(!found(&library, "test", Some(&names(&["all"]))).is_empty());
     for text in &strings {
-        library
-            .search(&SearchQuery {
-                text,
-                groups: None,
-                k: 4,
-            })
-            .unwrap();
+        library.search(&SearchQuery { text, groups: None, k: 4 }).unwrap();
         library.passage(text, None).unwrap();
         // Most are no cursors; none is a panic.
         let _ = library.documents(Some(&names(&[text])), Some(text), 2);

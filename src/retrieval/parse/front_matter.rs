@@ -36,11 +36,7 @@ pub(super) fn split(text: &str) -> Result<(FrontMatter, &str), String> {
         }
         length += line.len();
     }
-    if rest
-        .lines()
-        .take_while(|line| !line.trim().is_empty())
-        .any(names_groups)
-    {
+    if rest.lines().take_while(|line| !line.trim().is_empty()).any(names_groups) {
         return Err("front matter: the closing line --- is missing".into());
     }
     Ok((FrontMatter::default(), text))
@@ -60,8 +56,7 @@ fn opening(text: &str) -> Option<&str> {
 }
 
 fn names_groups(line: &str) -> bool {
-    line.split_once(':')
-        .is_some_and(|(key, _)| key.trim().eq_ignore_ascii_case("groups"))
+    line.split_once(':').is_some_and(|(key, _)| key.trim().eq_ignore_ascii_case("groups"))
 }
 
 /// `None` when the lines are text between two thematic breaks.

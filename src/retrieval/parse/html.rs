@@ -17,37 +17,21 @@ pub(super) struct Page {
 /// Reads a page: its main element, or else its body without what surrounds the content.
 pub(super) fn page(text: &str) -> Page {
     let html = Html::parse_document(text);
-    let first = |selector: &str| {
-        Selector::parse(selector)
-            .ok()
-            .and_then(|selector| html.select(&selector).next())
-    };
-    let title = first("title")
-        .map(|element| element.text().collect::<String>())
-        .filter(|t| !t.trim().is_empty());
-    let groups = first("meta[name=groups i]")
-        .and_then(|meta| meta.attr("content"))
-        .map(str::to_owned);
+    let first =
+        |selector: &str| Selector::parse(selector).ok().and_then(|selector| html.select(&selector).next());
+    let title =
+        first("title").map(|element| element.text().collect::<String>()).filter(|t| !t.trim().is_empty());
+    let groups = first("meta[name=groups i]").and_then(|meta| meta.attr("content")).map(str::to_owned);
     let main = ["main", "[role=main]", "article"].into_iter().find_map(first);
-    let mut reader = Reader {
-        in_main: main.is_some(),
-        ..Reader::default()
-    };
+    let mut reader = Reader { in_main: main.is_some(), ..Reader::default() };
     reader.read(main.unwrap_or_else(|| html.root_element()));
-    Page {
-        title,
-        groups,
-        outline: reader.outline,
-    }
+    Page { title, groups, outline: reader.outline }
 }
 
 /// The text of a piece of HTML inside Markdown, one line per block.
 pub(super) fn inline_text(text: &str) -> String {
     let html = Html::parse_fragment(text);
-    let mut reader = Reader {
-        in_main: true,
-        ..Reader::default()
-    };
+    let mut reader = Reader { in_main: true, ..Reader::default() };
     reader.read(html.root_element());
     let blocks = reader.outline.into_sections("");
     blocks
@@ -120,8 +104,7 @@ impl Reader {
             }
             "li" => {
                 self.new_line();
-                self.text
-                    .push_str(&"  ".repeat(self.lists.saturating_sub(1).min(8)));
+                self.text.push_str(&"  ".repeat(self.lists.saturating_sub(1).min(8)));
                 self.text.push_str("- ");
             }
             "table" => {

@@ -35,9 +35,7 @@ fn without_template_tags(text: &str) -> String {
     let mut prose = String::new();
     let mut fence: Option<&str> = None;
     for line in text.split_inclusive('\n') {
-        let marker = ["```", "~~~"]
-            .into_iter()
-            .find(|marker| line.trim_start().starts_with(marker));
+        let marker = ["```", "~~~"].into_iter().find(|marker| line.trim_start().starts_with(marker));
         match (fence, marker) {
             (None, Some(marker)) => {
                 out.push_str(&tag.replace_all(&std::mem::take(&mut prose), ""));

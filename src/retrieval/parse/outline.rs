@@ -54,11 +54,7 @@ impl Outline {
         let mut sections = self.sections;
         sections.retain(|section| !section.blocks.is_empty());
         for section in &mut sections {
-            if section
-                .path
-                .first()
-                .is_some_and(|first| first.eq_ignore_ascii_case(title))
-            {
+            if section.path.first().is_some_and(|first| first.eq_ignore_ascii_case(title)) {
                 section.path.remove(0);
             }
         }
@@ -67,10 +63,7 @@ impl Outline {
 
     fn begin(&mut self) {
         let path = self.open.iter().map(|(_, text)| text.clone()).collect();
-        self.sections.push(Section {
-            path,
-            blocks: Vec::new(),
-        });
+        self.sections.push(Section { path, blocks: Vec::new() });
     }
 }
 

@@ -38,10 +38,6 @@ impl Table {
 
     /// One line per row. A table of nothing but a header gives the header.
     pub(super) fn finish(self) -> String {
-        if self.lines.is_empty() {
-            self.header.join("; ")
-        } else {
-            self.lines.join("\n")
-        }
+        if self.lines.is_empty() { self.header.join("; ") } else { self.lines.join("\n") }
     }
 }

@@ -142,7 +142,7 @@ impl Application {
         let resyncing = tokio::spawn(loading::resync(Arc::clone(&config), Arc::clone(&context), RESYNC));
 
         let loaded = tokio::select! {
-            loaded = loading::load_model(&config, &parts.chat.slot, &parts.chat.prompts, generator, &readiness) => loaded,
+            loaded = loading::load_model(&parts.chat, generator, &readiness) => loaded,
             () = stop.cancelled() => Ok(()),
         };
         if loaded.is_ok() {

@@ -26,6 +26,7 @@ use crate::retrieval::Library;
 use crate::telemetry::Metrics;
 
 pub use comparison::compare;
+use drafting::Drafting;
 pub use words::overlap;
 
 /// What answering needs.
@@ -80,10 +81,11 @@ pub async fn answer(chat: &Arc<Chat>, who: &Identity, question: Question) -> Res
             Some(text) => drafting::refuse(text, &reader, &found),
             None => {
                 let prompt = turn.prompt(&answering, &lease, &found)?;
-                drafting::generate(&answering, &turn, &lease, prompt, &reader).await
+                let delta = |text, tokens| AnswerEvent::Delta { text, tokens };
+                Drafting::new(&answering, &turn, prompt).run(&lease, &reader, &delta).await
             }
         };
-        let (record, failure) = turn.record(&answering, &lease, &found, draft);
+        let (record, failure) = turn.record(&answering, (&lease, &found), draft);
         answering.ledger.record_answer(&record).await?;
         failure.map_or(Ok(AnswerEvent::Finished(Box::new(record))), Err)
     }))

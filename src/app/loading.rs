@@ -7,9 +7,10 @@ use tokio::sync::watch;
 
 use super::{AppError, DataDir};
 use crate::api::{Context, Readiness};
+use crate::chat::Chat;
 use crate::config::Config;
 use crate::domain::now;
-use crate::generation::{self, Generator, MistralGenerator, Slot};
+use crate::generation::{self, Generator, MistralGenerator};
 use crate::models;
 use crate::prompt::PromptBuilder;
 use crate::retrieval::{self, Library, SentenceEncoder, SyncReport, Watcher};
@@ -106,9 +107,7 @@ pub(super) fn report_index(library: &Library, metrics: &Metrics) {
 /// Loads the base model (or takes the given generator), has its engine remember the prompts' beginning, and makes it
 /// the served generation.
 pub(super) async fn load_model(
-    config: &Arc<Config>,
-    slot: &Slot,
-    prompts: &PromptBuilder,
+    chat: &Chat,
     given: Option<Arc<dyn Generator>>,
     readiness: &watch::Sender<Readiness>,
 ) -> Result<(), AppError> {
@@ -116,11 +115,11 @@ pub(super) async fn load_model(
         Some(generator) => generator,
         None => {
             readiness.send_replace(Readiness::Loading("the base model".into()));
-            Arc::new(load_base(config, prompts).await?)
+            Arc::new(load_base(&chat.config, &chat.prompts).await?)
         }
     };
-    let prepared = slot.prepare(generator).await?;
-    slot.commit(prepared);
+    let prepared = chat.slot.prepare(generator).await?;
+    chat.slot.commit(prepared);
     Ok(())
 }
 

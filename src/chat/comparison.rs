@@ -35,10 +35,10 @@ pub async fn compare(
                 "the answer is a refusal: there is nothing to compare",
             ));
         }
-        let mut pair = Pair::begin(&comparing, turn, &found);
+        let mut pair = Pair::begin(&comparing, turn, (&lease, &found));
         reader.send(pair.started());
-        let drafts = pair.generate(&lease, &reader).await?;
-        let (comparison, left, right) = pair.records(&lease, drafts);
+        let drafts = pair.generate(&reader).await?;
+        let (comparison, left, right) = pair.records(drafts);
         comparing.ledger.record_comparison(&comparison, [&left, &right]).await?;
         comparing.metrics.comparisons.with_label_values(&["offered"]).inc();
         Ok(ComparisonEvent::Finished(Box::new((comparison, left, right))))
@@ -48,6 +48,7 @@ pub async fn compare(
 /// Two answers in the making.
 struct Pair<'a> {
     chat: &'a Arc<Chat>,
+    lease: &'a Lease,
     found: &'a Retrieved,
     id: ComparisonId,
     left: Turn,
@@ -55,7 +56,7 @@ struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    fn begin(chat: &'a Arc<Chat>, turn: Turn, found: &'a Retrieved) -> Self {
+    fn begin(chat: &'a Arc<Chat>, turn: Turn, (lease, found): (&'a Lease, &'a Retrieved)) -> Self {
         let id = ComparisonId::generate();
         let temperature = turn.question.temperature.unwrap_or(chat.config.generation.comparison_temperature);
         let seed = turn.sampling.seed;
@@ -67,7 +68,7 @@ impl<'a> Pair<'a> {
             let [a, b] = sides;
             [b, a]
         };
-        Self { chat, found, id, left, right }
+        Self { chat, lease, found, id, left, right }
     }
 
     fn started(&self) -> ComparisonEvent {
@@ -75,14 +76,10 @@ impl<'a> Pair<'a> {
         ComparisonEvent::Started { id: self.id.clone(), left, right }
     }
 
-    async fn generate(
-        &mut self,
-        lease: &Lease,
-        reader: &Reader<ComparisonEvent>,
-    ) -> Result<[Draft; 2], Error> {
+    async fn generate(&mut self, reader: &Reader<ComparisonEvent>) -> Result<[Draft; 2], Error> {
         let (left, right) = tokio::join!(
-            self.side(&self.left, ComparisonSide::Left, lease, reader),
-            self.side(&self.right, ComparisonSide::Right, lease, reader),
+            self.side(&self.left, ComparisonSide::Left, reader),
+            self.side(&self.right, ComparisonSide::Right, reader),
         );
         let (left, mut right) = (left?, right?);
         for attempt in 1..=RESAMPLES {
@@ -95,7 +92,7 @@ impl<'a> Pair<'a> {
             sampling.seed = sampling.seed.wrapping_add(1_000 * attempt as u64);
             // A little warmer each time: a confident model says the same again and again.
             sampling.temperature = (sampling.temperature + 0.2).min(2.0);
-            right = self.side(&self.right, ComparisonSide::Right, lease, reader).await?;
+            right = self.side(&self.right, ComparisonSide::Right, reader).await?;
         }
         if left.text == right.text {
             self.chat.metrics.comparisons.with_label_values(&["identical"]).inc();
@@ -111,12 +108,11 @@ impl<'a> Pair<'a> {
         &self,
         turn: &Turn,
         side: ComparisonSide,
-        lease: &Lease,
         reader: &Reader<ComparisonEvent>,
     ) -> Result<Draft, Error> {
-        let prompt = turn.prompt(self.chat, lease, self.found)?;
+        let prompt = turn.prompt(self.chat, self.lease, self.found)?;
         let delta = move |text, _| ComparisonEvent::Delta { side, text };
-        let mut draft = Drafting::new(self.chat, turn, prompt).run(lease, reader, &delta).await;
+        let mut draft = Drafting::new(self.chat, turn, prompt).run(self.lease, reader, &delta).await;
         if draft.finish_reason == FinishReason::Cancelled {
             // Nobody is left to be told; a pair with half an answer would teach something wrong.
             return Err(Error::new(
@@ -127,9 +123,9 @@ impl<'a> Pair<'a> {
         draft.failure.take().map_or(Ok(draft), Err)
     }
 
-    fn records(&self, lease: &Lease, [left, right]: [Draft; 2]) -> (Comparison, AnswerRecord, AnswerRecord) {
-        let (left, _) = self.left.record(self.chat, lease, self.found, left);
-        let (right, _) = self.right.record(self.chat, lease, self.found, right);
+    fn records(&self, [left, right]: [Draft; 2]) -> (Comparison, AnswerRecord, AnswerRecord) {
+        let (left, _) = self.left.record(self.chat, (self.lease, self.found), left);
+        let (right, _) = self.right.record(self.chat, (self.lease, self.found), right);
         let comparison = Comparison {
             id: self.id.clone(),
             created: now(),

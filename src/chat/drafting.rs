@@ -46,18 +46,6 @@ pub(super) fn refuse(text: String, reader: &Reader<AnswerEvent>, found: &Retriev
     }
 }
 
-/// Has the model answer, sending the text as it comes.
-pub(super) async fn generate(
-    chat: &Arc<Chat>,
-    turn: &Turn,
-    lease: &Lease,
-    prompt: Prompt,
-    reader: &Reader<AnswerEvent>,
-) -> Draft {
-    let delta = |text, tokens| AnswerEvent::Delta { text, tokens };
-    Drafting::new(chat, turn, prompt).run(lease, reader, &delta).await
-}
-
 /// The state of an answer in the making.
 pub(super) struct Drafting<'a> {
     chat: &'a Arc<Chat>,

@@ -94,8 +94,7 @@ impl Turn {
     pub(super) fn record(
         &self,
         chat: &Chat,
-        lease: &Lease,
-        found: &Retrieved,
+        (lease, found): (&Lease, &Retrieved),
         draft: Draft,
     ) -> (AnswerRecord, Option<Error>) {
         let threshold = chat.config.generation.citation_overlap;

@@ -4,7 +4,7 @@
 //! itself, sends it to the reader, and makes the engine take the same one. Thereby a request has its own seed and true
 //! log-probabilities, and ends at once when its reader has gone: the processor drops the engine's response channel,
 //! which is how mistralrs 0.8.1 cancels a sequence. It also keeps finished answers out of the engine's prefix cache,
-//! which on the CPU never evicts (prefix_cacher.rs counts only what is on an accelerator): only the stable beginning
+//! which on the CPU never evicts (`prefix_cacher.rs` counts only what is on an accelerator): only the stable beginning
 //! of the prompt, sent once by `remember_prefix`, is kept.
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -94,7 +94,7 @@ metrics! {
     queue_running: IntGauge("attune_queue_running"),
     /// Seconds a question waited for a place.
     queue_seconds: Histogram("attune_queue_wait_seconds"; REQUEST_SECONDS),
-    /// Questions turned away by reason: queue_full, user_in_flight, user_rate, queue_timeout, not_ready, draining.
+    /// Questions turned away by reason: `queue_full`, `user_in_flight`, `user_rate`, `queue_timeout`, `draining`.
     rejected: IntCounterVec("attune_rejected_total", ["reason"]),
     /// Seconds a search took.
     search_seconds: Histogram("attune_search_duration_seconds"; SEARCH_SECONDS),
@@ -104,9 +104,9 @@ metrics! {
     citations: IntCounterVec("attune_citations_total", ["by"]),
     /// Citation marks that named no retrieved passage and were dropped.
     citations_invalid: IntCounter("attune_citations_invalid_total"),
-    /// Feedback by kind: up, down, withdrawn, comment, ideal_answer.
+    /// Feedback by kind: up, down, withdrawn, comment, `ideal_answer`.
     feedback: IntCounterVec("attune_feedback_total", ["kind"]),
-    /// Comparisons by outcome: offered, left, right, tie, both_bad, identical (no pair could be made).
+    /// Comparisons by outcome: offered, left, right, tie, `both_bad`, identical (no pair could be made).
     comparisons: IntCounterVec("attune_comparisons_total", ["outcome"]),
     /// Documents in the index.
     index_documents: IntGauge("attune_index_documents"),

@@ -15,7 +15,7 @@ const MAX_LINES: usize = 500;
 const DOORS: &[(&str, &[&str])] = &[
     ("actix_web", &["src/api", "src/web", "src/app", "src/access"]),
     ("actix_cors", &["src/api", "src/web", "src/app"]),
-    ("mistralrs", &["src/generation/mistralrs"]),
+    ("mistralrs", &["src/generation.rs", "src/generation/mistralrs"]),
     ("tantivy", &["src/retrieval"]),
     (
         "candle_core",

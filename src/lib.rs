@@ -36,5 +36,8 @@ pub mod models;
 // Offline: what people said becomes rows to learn from.
 pub mod dataset;
 
+// Offline: how good answers are.
+pub mod evaluation;
+
 // What people see.
 pub mod web;

@@ -3,6 +3,7 @@
 mod access;
 mod answer;
 mod feedback;
+mod generation;
 mod ids;
 mod message;
 mod passage;
@@ -16,6 +17,7 @@ pub use answer::{
 pub use feedback::{
     Choice, Demonstration, DemonstrationSource, DemonstrationStatus, Feedback, Lineage, Rating, Reason,
 };
+pub use generation::{ActiveRole, GenerationKind, GenerationState};
 pub use ids::{AnswerId, ComparisonId, DemonstrationId, DocumentId, GenerationId, InvalidId};
 pub use message::{Author, Message};
 pub use passage::{Passage, PassageRef};

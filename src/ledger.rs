@@ -1,5 +1,6 @@
 //! What happened? Every answer, click, vote, demonstration and token, durable before anybody is told.
 
+mod generations;
 mod implementation;
 mod inserts;
 mod postgres;
@@ -20,6 +21,8 @@ use crate::domain::{
     DemonstrationStatus, Feedback, Groups, Lineage, Message, Millis, Rating, Role, Vote,
 };
 use crate::error::{Error, ErrorCode};
+
+pub use generations::{Expected, GenerationFilter, GenerationRow, Generations, Moved, Pointer};
 
 /// Why the ledger could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -246,7 +249,7 @@ pub struct Counts {
 /// `kill -9`); on `Err` nothing was written. Methods may be called from any number of tasks at once. Cancelling a
 /// write (dropping its future) leaves either all of it or nothing.
 #[async_trait]
-pub trait Ledger: Send + Sync + std::fmt::Debug {
+pub trait Ledger: Generations + Send + Sync + std::fmt::Debug {
     /// Writes an answer; writing the same id again is a conflict. Also remembers the person.
     async fn record_answer(&self, answer: &AnswerRecord) -> Result<()>;
     /// One answer.

@@ -32,6 +32,7 @@ pub mod feedback;
 
 // Models on disk.
 pub mod models;
+pub mod registry;
 
 // Offline: what people said becomes rows to learn from.
 pub mod dataset;

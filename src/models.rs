@@ -3,7 +3,7 @@
 mod catalog;
 mod error;
 mod fetch;
-mod file;
+pub(crate) mod file;
 mod gguf;
 mod hub;
 mod named;
@@ -91,6 +91,12 @@ pub struct BaseModel {
 }
 
 impl BaseModel {
+    /// The same model with other weights: a generation that was trained from it.
+    #[must_use]
+    pub fn with_weights(&self, weights: Weights, sha256: [u8; 32], format: WeightFormat) -> Self {
+        Self { weights, serving_sha256: sha256, serving_format: format, ..self.clone() }
+    }
+
     /// The chat template with this model's tokens.
     ///
     /// # Errors

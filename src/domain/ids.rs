@@ -81,8 +81,8 @@ id! {
 random_id!(DemonstrationId, "dem-");
 
 id! {
-    /// One served generation of the model: a content hash of weights, template and sampling defaults (`gen-` and 16
-    /// hex digits).
+    /// One generation of a model: a content hash of what it is (`gen-` and 16 hex digits). The base model's covers
+    /// weights, template and sampling defaults; a trained one's its weights and what they were made from.
     GenerationId
 }
 

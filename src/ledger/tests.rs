@@ -3,6 +3,7 @@
 mod contract;
 mod durability;
 pub(crate) mod fixtures;
+mod generations;
 mod oracle;
 
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
@@ -103,6 +104,10 @@ contract!(
     fifty_writers_at_once_lose_nothing,
     a_reopened_ledger_has_everything,
     text_of_any_kind_is_kept,
+    generations_come_back_as_written_and_filtered,
+    the_pointer_moves_only_from_where_it_is_expected,
+    of_many_moves_with_one_expectation_one_succeeds,
+    what_a_pointer_names_is_not_pruned,
 );
 
 #[tokio::test]

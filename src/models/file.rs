@@ -19,7 +19,7 @@ pub(super) fn sha256(path: &Path) -> Result<[u8; 32], ModelsError> {
 }
 
 /// Copies all of `from`, telling `at` how many bytes are done; gives their number and SHA-256.
-pub(super) fn copy_hashing(
+pub(crate) fn copy_hashing(
     from: &mut impl Read,
     to: &mut impl Write,
     at: impl Fn(u64),

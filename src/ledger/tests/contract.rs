@@ -4,6 +4,10 @@ use std::collections::BTreeSet;
 
 use futures::{StreamExt, stream};
 
+pub(super) use super::generations::{
+    generations_come_back_as_written_and_filtered, of_many_moves_with_one_expectation_one_succeeds,
+    the_pointer_moves_only_from_where_it_is_expected, what_a_pointer_names_is_not_pruned,
+};
 use super::{
     super::{AnswerFilter, ImportItem, ImportedRow, ImportedSignal, LedgerError, Page, Paging, TokenRow},
     Harness,

@@ -304,7 +304,7 @@ async fn a_draft_that_is_dropped_is_gone() {
 /// Manifests that were written stay readable: this one was published by version 0.1.
 #[test]
 fn a_manifest_of_the_first_format_is_read() {
-    let text = r#"{"format":1,"id":"gen-1d8b84cb8eb3f4a1","kind":"policy","parent":"gen-00000000000000ba",
+    let text = r#"{"format":1,"id":"gen-7fd405338d44b578","kind":"policy","parent":"gen-00000000000000ba",
         "base":{"name":"tiny","source_sha256":"aa","serving_sha256":"bb"},"created":7,
         "template":{"prompt":"p","chat":"c"},"serving_format":"q8_0","merged_tensors":1,
         "files":{"policy.gguf":{"sha256":"cc","bytes":3}}}"#;

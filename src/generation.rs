@@ -16,7 +16,7 @@ use futures::stream::BoxStream;
 use crate::config::GenerationConfig;
 use crate::domain::{FinishReason, GenerationId, Sampling};
 use crate::error::{Error, ErrorCode};
-use crate::models::BaseModel;
+use crate::models::{BaseModel, Codec};
 
 pub use mistralrs::MistralGenerator;
 pub use scripted::ScriptedGenerator;
@@ -140,20 +140,9 @@ pub type TokenStream = BoxStream<'static, Result<Event, GenerationError>>;
 /// A loaded generation. Calls may be made from any number of tasks; each stream is independent of the others, and
 /// equal requests give equal streams (up to the numerical differences of batching).
 #[async_trait]
-pub trait Generator: Send + Sync + std::fmt::Debug {
+pub trait Generator: Codec {
     /// Which generation this is.
     fn id(&self) -> &GenerationId;
-    /// Longest prompt and answer together, in tokens.
-    fn context_tokens(&self) -> usize;
-    /// Tokens of a text, without special tokens.
-    fn tokenize(&self, text: &str) -> Vec<u32>;
-    /// Tokens of a text that was cut from a token list.
-    fn detokenize(&self, tokens: &[u32]) -> String;
-    /// Renders messages with the model's chat template, up to where the assistant's turn begins, and tokenises.
-    ///
-    /// # Errors
-    /// When the template can not be rendered.
-    fn render(&self, messages: &[crate::domain::Message]) -> Result<Vec<u32>, GenerationError>;
     /// Starts generating.
     ///
     /// # Errors

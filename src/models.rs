@@ -1,6 +1,7 @@
 //! Which model is used, is it on disk whole, and what does the program need to know about it?
 
 mod catalog;
+pub(crate) mod codec;
 mod error;
 mod fetch;
 pub(crate) mod file;
@@ -23,6 +24,7 @@ use serde::Serialize;
 use tokenizers::Tokenizer;
 
 pub use catalog::{Catalog, Entry, File, Kind, Source, catalog};
+pub use codec::{Codec, ModelCodec};
 pub use error::{Attempt, ModelsError};
 pub use progress::{Bar, LogLines, Progress, for_this_process};
 pub use template::ChatTemplate;

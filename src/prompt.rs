@@ -12,7 +12,8 @@ use sha2::{Digest, Sha256};
 use crate::config::PromptConfig;
 use crate::domain::{Author, Message, Passage, PassageRef};
 use crate::error::Error;
-use crate::generation::{GenerationError, Generator};
+use crate::generation::GenerationError;
+use crate::models::{Codec, ModelCodec};
 
 /// Changes whenever the words or the order below change, so that answers made before and after can be told apart.
 const LAYOUT: &str = "best-passage-last-then-question-2";
@@ -23,7 +24,7 @@ pub struct PromptParts<'a> {
     /// The conversation, the question last.
     pub messages: &'a [Message],
     /// Passages, best first; none for an ungrounded answer.
-    pub passages: &'a [Passage],
+    pub passages: &'a [PassageRef],
     /// Tokens to leave free in the context for the answer.
     pub answer_tokens: usize,
 }
@@ -35,6 +36,15 @@ pub struct Prompt {
     pub tokens: Arc<[u32]>,
     /// The passages in it, in the order of their numbers, as they stand in it.
     pub passages: Vec<PassageRef>,
+}
+
+/// What a model is to learn from one demonstration: this prompt, then this completion.
+#[derive(Debug, Clone)]
+pub struct Demonstrated {
+    /// The prompt as serving would build it.
+    pub prompt: Prompt,
+    /// The response, and the token that ends the turn.
+    pub completion: Vec<u32>,
 }
 
 /// Builds prompts.
@@ -69,8 +79,28 @@ impl PromptBuilder {
     ///
     /// # Errors
     /// When the question alone does not fit the model's context, or the chat template can not be rendered.
-    pub fn build(&self, generator: &dyn Generator, parts: PromptParts<'_>) -> Result<Prompt, Error> {
-        let context = generator.context_tokens().saturating_sub(parts.answer_tokens);
+    pub fn build(&self, codec: &dyn Codec, parts: PromptParts<'_>) -> Result<Prompt, Error> {
+        Ok(self.fitted(codec, parts)?.0)
+    }
+
+    /// Builds the prompt, and the tokens that the model is to answer with.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn demonstrated(
+        &self,
+        codec: &ModelCodec,
+        parts: PromptParts<'_>,
+        response: &str,
+    ) -> Result<Demonstrated, Error> {
+        let (prompt, messages) = self.fitted(codec, parts)?;
+        let completion = codec.completion(&messages, response).map_err(GenerationError::from)?;
+        Ok(Demonstrated { prompt, completion })
+    }
+
+    /// The prompt, and the messages in it.
+    fn fitted(&self, codec: &dyn Codec, parts: PromptParts<'_>) -> Result<(Prompt, Vec<Message>), Error> {
+        let context = codec.context_tokens().saturating_sub(parts.answer_tokens);
         let budget = self.config.max_tokens.min(context);
         let grounded = !parts.passages.is_empty();
         let system = self.system(parts.messages, grounded);
@@ -80,23 +110,23 @@ impl PromptBuilder {
             return Err(Error::invalid("messages", "the last message must be by the user"));
         };
         let history: Vec<Message> = history.iter().filter(|m| m.role != Author::System).cloned().collect();
-        let mut draft =
-            budget::Draft { generator, system, history, passages: references(parts.passages), question };
+        let mut draft = budget::Draft { codec, system, history, passages: parts.passages.to_vec(), question };
         let tokens = draft.shrink(budget)?;
         if tokens.len() > context {
             let (tokens, limit) = (tokens.len(), context);
             return Err(GenerationError::PromptTooLong { tokens, limit }.into());
         }
-        Ok(Prompt { tokens: tokens.into(), passages: draft.passages })
+        let messages = draft.messages();
+        Ok((Prompt { tokens: tokens.into(), passages: draft.passages }, messages))
     }
 
     /// The tokens that every grounded prompt begins with; the engine keeps their state.
     ///
     /// # Errors
     /// When the chat template can not be rendered.
-    pub fn stable_prefix(&self, generator: &dyn Generator) -> Result<Vec<u32>, GenerationError> {
+    pub fn stable_prefix(&self, codec: &dyn Codec) -> Result<Vec<u32>, GenerationError> {
         let render = |content: &str| {
-            generator.render(&[Message::system(self.instructions.as_str()), Message::user(content)])
+            codec.render(&[Message::system(self.instructions.as_str()), Message::user(content)])
         };
         let (one, other) = (render("A passage")?, render("Some words")?);
         let same = one.iter().zip(&other).take_while(|(a, b)| a == b).count();
@@ -121,7 +151,9 @@ fn default_instructions(config: &PromptConfig) -> String {
     )
 }
 
-fn references(passages: &[Passage]) -> Vec<PassageRef> {
+/// Passages as they stand in a prompt and in the ledger.
+#[must_use]
+pub fn references(passages: &[Passage]) -> Vec<PassageRef> {
     let reference = |passage: &Passage| PassageRef {
         document_id: passage.document_id.clone(),
         passage_id: passage.passage_id.clone(),
@@ -134,8 +166,7 @@ fn references(passages: &[Passage]) -> Vec<PassageRef> {
 }
 
 /// The document's title and the headings above the passage.
-#[must_use]
-pub fn full_title(passage: &Passage) -> String {
+fn full_title(passage: &Passage) -> String {
     let headings = passage.heading_path.iter().filter(|heading| **heading != passage.title);
     std::iter::once(&passage.title).chain(headings).map(String::as_str).collect::<Vec<_>>().join(" > ")
 }
@@ -146,8 +177,54 @@ fn question_text(passages: &[PassageRef], question: &str) -> String {
     if passages.is_empty() {
         return question.to_owned();
     }
-    let numbered =
-        (1..).zip(passages).map(|(n, passage)| format!("[{n}] {}\n{}\n\n", passage.title, passage.text));
+    let numbered = (1..).zip(passages).map(|(n, passage)| {
+        // What came in a file may have no title.
+        let title = format!("[{n}] {}", passage.title);
+        format!("{}\n{}\n\n", title.trim_end(), passage.text)
+    });
     let best_last = numbered.collect::<Vec<_>>().into_iter().rev().collect::<String>();
     format!("{best_last}Question: {question}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::DocumentId;
+    use crate::models::codec::tests::codec;
+    use crate::models::template::tests::SMOLLM2;
+
+    fn passage(title: &str, text: &str) -> PassageRef {
+        PassageRef {
+            document_id: DocumentId::parse("d").unwrap(),
+            passage_id: "d#0".into(),
+            title: title.into(),
+            url: None,
+            text: text.into(),
+            score: 1.0,
+        }
+    }
+
+    #[test]
+    fn what_is_learnt_begins_with_the_prompt_that_is_served() {
+        let codec = codec(SMOLLM2);
+        let builder = PromptBuilder::new(&PromptConfig { max_tokens: 600, ..PromptConfig::default() });
+        // Bytes are tokens here, so the second passage is cut.
+        let long = "The office in Dublin is closed on Sundays. ".repeat(20);
+        let passages = [passage("Offices", "HR is in Boston."), passage("Hours", &long)];
+        let messages = [Message::user("Where is HR?")];
+        let parts = PromptParts { messages: &messages, passages: &passages, answer_tokens: 100 };
+        let served = builder.build(&codec, parts).unwrap();
+        let learnt = builder.demonstrated(&codec, parts, " In Boston [1]. ").unwrap();
+        assert_eq!((&served.tokens, &served.passages), (&learnt.prompt.tokens, &learnt.prompt.passages));
+        assert_eq!(codec.detokenize(&learnt.completion), "In Boston [1].");
+        assert_eq!(learnt.completion.last(), Some(&codec.end_of_turn()));
+        let prompt = codec.detokenize(&learnt.prompt.tokens);
+        assert!(learnt.prompt.tokens.len() <= 600 && prompt.contains("[1] Offices\nHR is in"), "{prompt}");
+    }
+
+    #[test]
+    fn a_passage_without_a_title_has_a_number() {
+        let text = question_text(&[passage("", "HR is in Boston.")], "Where is HR?");
+        assert_eq!(text, "[1]\nHR is in Boston.\n\nQuestion: Where is HR?");
+    }
 }

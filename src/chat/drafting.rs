@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use futures::StreamExt;
 
 use super::citations::MarkFilter;
-use super::turn::{Reader, Retrieved, Turn, related};
+use super::turn::{Reader, Retrieved, Turn};
 use super::{AnswerEvent, Chat};
 use crate::domain::{FinishReason, PassageRef, TokenUsage};
 use crate::error::{Error, ErrorCode};
 use crate::generation::{Event, GenerateRequest, GenerationError, Lease, StopFilter, Token};
-use crate::prompt::Prompt;
+use crate::prompt::{Prompt, references};
 
 /// An answer that has ended but is not recorded.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) fn refuse(text: String, reader: &Reader<AnswerEvent>, found: &Retriev
     reader.send(AnswerEvent::Delta { text: text.clone(), tokens: Vec::new() });
     Draft {
         text,
-        passages: related(found),
+        passages: references(&found.passages),
         cited: Vec::new(),
         invalid_marks: 0,
         refused: true,

@@ -11,11 +11,11 @@ use super::drafting::Draft;
 use super::{Chat, Question, Started, citations};
 use crate::domain::{
     AccessLabel, AnswerId, AnswerRecord, Author, ComparisonId, FinishReason, Identity, Millis, Passage,
-    PassageRef, Sampling, Timing, now,
+    Sampling, Timing, now,
 };
 use crate::error::Error;
 use crate::generation::Lease;
-use crate::prompt::{Prompt, PromptParts, full_title};
+use crate::prompt::{Prompt, PromptParts, references};
 use crate::retrieval::{SearchQuery, contextual_query};
 
 /// One question, checked, with everything that does not depend on what is found.
@@ -84,7 +84,7 @@ impl Turn {
     pub(super) fn prompt(&self, chat: &Chat, lease: &Lease, found: &Retrieved) -> Result<Prompt, Error> {
         let parts = PromptParts {
             messages: &self.question.messages,
-            passages: &found.passages,
+            passages: &references(&found.passages),
             answer_tokens: self.sampling.max_tokens as usize,
         };
         chat.prompts.build(lease.generator().as_ref(), parts)
@@ -191,19 +191,6 @@ pub(super) async fn retrieve(chat: &Arc<Chat>, turn: &Turn) -> Result<Retrieved,
     chat.metrics.searches.with_label_values(&[outcome]).inc();
     let (passages, evidence, index_version) = (found.passages, found.evidence, found.index_version);
     Ok(Retrieved { passages, evidence, index_version, queued, took })
-}
-
-/// What was found, as the ledger keeps it.
-pub(super) fn related(found: &Retrieved) -> Vec<PassageRef> {
-    let reference = |passage: &Passage| PassageRef {
-        document_id: passage.document_id.clone(),
-        passage_id: passage.passage_id.clone(),
-        title: full_title(passage),
-        url: passage.url.clone(),
-        text: passage.text.clone(),
-        score: passage.score,
-    };
-    found.passages.iter().map(reference).collect()
 }
 
 fn sampling(chat: &Chat, question: &Question) -> Result<Sampling, Error> {

@@ -25,14 +25,14 @@ use super::sampler::Sampler;
 use super::{Candidate, Event, GenerateRequest, GenerationError, Generator, Token, TokenStream};
 use crate::config::GenerationConfig;
 use crate::domain::{FinishReason, GenerationId, Message};
-use crate::models::{BaseModel, Weights};
+use crate::models::{BaseModel, Codec, ModelCodec, Weights};
 
 /// A generation served by the embedded engine.
 pub struct MistralGenerator {
     id: GenerationId,
     engine: Model,
     model: BaseModel,
-    template: crate::models::ChatTemplate,
+    codec: ModelCodec,
 }
 
 impl std::fmt::Debug for MistralGenerator {
@@ -51,7 +51,7 @@ impl MistralGenerator {
         model: BaseModel,
         config: &GenerationConfig,
     ) -> Result<Self, GenerationError> {
-        let template = model.template()?;
+        let codec = model.codec()?;
         let engine = match &model.weights {
             Weights::Gguf(path) => {
                 let folder = path.parent().map(|p| p.display().to_string()).unwrap_or_default();
@@ -67,7 +67,7 @@ impl MistralGenerator {
         let path = model.weights.path().display().to_string();
         let engine =
             engine.map_err(|error| GenerationError::Weights { path, problem: format!("{error:#}") })?;
-        Ok(Self { id, engine, model, template })
+        Ok(Self { id, engine, model, codec })
     }
 
     /// Runs the beginning that every prompt shares through the engine once, so that its cache has it.
@@ -115,26 +115,28 @@ impl MistralGenerator {
     }
 }
 
+impl Codec for MistralGenerator {
+    fn context_tokens(&self) -> usize {
+        self.codec.context_tokens()
+    }
+
+    fn tokenize(&self, text: &str) -> Vec<u32> {
+        self.codec.tokenize(text)
+    }
+
+    fn detokenize(&self, tokens: &[u32]) -> String {
+        self.codec.detokenize(tokens)
+    }
+
+    fn render(&self, messages: &[Message]) -> Result<Vec<u32>, minijinja::Error> {
+        self.codec.render(messages)
+    }
+}
+
 #[async_trait]
 impl Generator for MistralGenerator {
     fn id(&self) -> &GenerationId {
         &self.id
-    }
-
-    fn context_tokens(&self) -> usize {
-        self.model.context_tokens
-    }
-
-    fn tokenize(&self, text: &str) -> Vec<u32> {
-        self.model.tokenizer.encode_fast(text, false).map(|e| e.get_ids().to_vec()).unwrap_or_default()
-    }
-
-    fn detokenize(&self, tokens: &[u32]) -> String {
-        self.model.tokenizer.decode(tokens, true).unwrap_or_default()
-    }
-
-    fn render(&self, messages: &[Message]) -> Result<Vec<u32>, GenerationError> {
-        Ok(self.tokenize(&self.template.render(messages, true)?))
     }
 
     async fn generate(&self, request: GenerateRequest) -> Result<TokenStream, GenerationError> {

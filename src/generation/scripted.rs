@@ -8,6 +8,7 @@ use futures::StreamExt;
 
 use super::{Candidate, Event, GenerateRequest, GenerationError, Generator, Token, TokenStream};
 use crate::domain::{Author, FinishReason, GenerationId, Message};
+use crate::models::Codec;
 
 /// Chooses the answer to a rendered prompt; the number is the request's seed.
 type Script = dyn Fn(&str, u64) -> String + Send + Sync;
@@ -51,12 +52,7 @@ impl ScriptedGenerator {
     }
 }
 
-#[async_trait]
-impl Generator for ScriptedGenerator {
-    fn id(&self) -> &GenerationId {
-        &self.id
-    }
-
+impl Codec for ScriptedGenerator {
     fn context_tokens(&self) -> usize {
         8192
     }
@@ -80,7 +76,7 @@ impl Generator for ScriptedGenerator {
         tokens.iter().filter_map(|t| words.by_number.get(*t as usize)).map(String::as_str).collect()
     }
 
-    fn render(&self, messages: &[Message]) -> Result<Vec<u32>, GenerationError> {
+    fn render(&self, messages: &[Message]) -> Result<Vec<u32>, minijinja::Error> {
         let line = |message: &Message| {
             let who = match message.role {
                 Author::System => "system",
@@ -90,6 +86,13 @@ impl Generator for ScriptedGenerator {
             format!("{who}: {}\n", message.content)
         };
         Ok(self.tokenize(&messages.iter().map(line).collect::<String>()))
+    }
+}
+
+#[async_trait]
+impl Generator for ScriptedGenerator {
+    fn id(&self) -> &GenerationId {
+        &self.id
     }
 
     async fn generate(&self, request: GenerateRequest) -> Result<TokenStream, GenerationError> {

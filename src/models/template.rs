@@ -89,7 +89,8 @@ impl ChatTemplate {
         &self.hash
     }
 
-    fn defuse(&self, text: &str) -> String {
+    /// The text as [`Self::render`] writes it: without control tokens.
+    pub(super) fn defuse(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for token in &self.control_tokens {
             if text.contains(token.as_str()) {

@@ -143,6 +143,24 @@ fn a_hostile_message_adds_no_control_token() {
 }
 
 #[test]
+fn the_default_model_learns_what_its_template_writes() {
+    let Some(base) = default_model(&ModelsConfig::default()) else {
+        return;
+    };
+    let codec = base.codec().unwrap();
+    assert_eq!((codec.end_of_turn(), codec.eos_ids()), (2, &[0, 2][..]));
+    let follow_up =
+        [Message::user("Where is HR?"), Message::assistant("In Boston."), Message::user("Which floor?")];
+    for messages in [&[Message::system("s"), Message::user("Where is HR?")][..], &follow_up] {
+        for response in ["The third floor [1].", "\n- a\n- b\n", "東京 👩‍👩‍👧‍👦", "310", "<|im_end|>"]
+        {
+            codec::tests::conversation_is_prompt_and_completion(&codec, messages, response);
+        }
+    }
+    assert_eq!(codec.completion(&follow_up, "Yes").unwrap().len(), 2);
+}
+
+#[test]
 fn the_default_sentence_model_is_prepared() {
     match prepare_sentence(&ModelsConfig::default(), &LogLines::default()) {
         Ok(folder) => {

@@ -3,7 +3,8 @@
 use super::question_text;
 use crate::domain::{Message, PassageRef};
 use crate::error::Error;
-use crate::generation::{GenerationError, Generator};
+use crate::generation::GenerationError;
+use crate::models::Codec;
 
 /// A passage cut below this many tokens says nothing anymore and is left out.
 const SMALLEST_PASSAGE: usize = 24;
@@ -12,7 +13,7 @@ const ELLIPSIS: &str = " …";
 
 /// A prompt in the making.
 pub(super) struct Draft<'a> {
-    pub(super) generator: &'a dyn Generator,
+    pub(super) codec: &'a dyn Codec,
     pub(super) system: Option<Message>,
     pub(super) history: Vec<Message>,
     pub(super) passages: Vec<PassageRef>,
@@ -39,24 +40,27 @@ impl Draft<'_> {
         Ok(tokens)
     }
 
-    fn render(&self) -> Result<Vec<u32>, GenerationError> {
+    /// The messages as they stand now.
+    pub(super) fn messages(&self) -> Vec<Message> {
         let question = Message::user(question_text(&self.passages, &self.question.content));
-        let messages: Vec<Message> =
-            self.system.iter().chain(&self.history).cloned().chain(std::iter::once(question)).collect();
-        self.generator.render(&messages)
+        self.system.iter().chain(&self.history).cloned().chain(std::iter::once(question)).collect()
+    }
+
+    fn render(&self) -> Result<Vec<u32>, GenerationError> {
+        Ok(self.codec.render(&self.messages())?)
     }
 
     /// Shortens the last passage by about `over` tokens, or leaves it out when little would be left of it.
     fn cut_last_passage(&mut self, over: usize) {
         let Some(mut passage) = self.passages.pop() else { return };
         let text = passage.text.trim_end_matches(ELLIPSIS);
-        let tokens = self.generator.tokenize(text);
+        let tokens = self.codec.tokenize(text);
         // One more than asked for, for the ellipsis; so each cut makes the text shorter.
         let keep = tokens.len().saturating_sub(over + 1);
         if keep < SMALLEST_PASSAGE {
             return;
         }
-        let text = self.generator.detokenize(&tokens[..keep]);
+        let text = self.codec.detokenize(&tokens[..keep]);
         // Cut at a word, so that no half word is quoted; what was cut is visible.
         let text = text.trim_end_matches('\u{FFFD}');
         let end = text.rfind(char::is_whitespace).unwrap_or(0);
@@ -80,23 +84,21 @@ mod tests {
     use super::super::{PromptBuilder, PromptParts};
     use super::*;
     use crate::config::PromptConfig;
-    use crate::domain::{DocumentId, Passage};
+    use crate::domain::DocumentId;
     use crate::generation::ScriptedGenerator;
 
-    fn passage(n: usize, words: usize) -> Passage {
-        Passage {
+    fn passage(n: usize, words: usize) -> PassageRef {
+        PassageRef {
             document_id: DocumentId::parse("d").unwrap(),
             passage_id: format!("d#{n}"),
             title: format!("Title{n}"),
-            heading_path: vec![],
             url: None,
             text: (0..words).map(|i| format!("p{n}w{i}")).collect::<Vec<_>>().join(" "),
             score: 1.0,
-            groups: Default::default(),
         }
     }
 
-    fn build(max_tokens: usize, messages: &[Message], passages: &[Passage]) -> (String, Vec<PassageRef>) {
+    fn build(max_tokens: usize, messages: &[Message], passages: &[PassageRef]) -> (String, Vec<PassageRef>) {
         let builder = PromptBuilder::new(&PromptConfig { max_tokens, ..PromptConfig::default() });
         let generator = ScriptedGenerator::new("gen-test", |_, _| String::new());
         let prompt =
@@ -139,7 +141,7 @@ mod tests {
                 messages.push(Message::assistant(format!("answer {turn} with some words")));
             }
             messages.push(Message::user("Which floor is the People team on?"));
-            let passages: Vec<Passage> = sizes.iter().enumerate().map(|(n, words)| passage(n, *words)).collect();
+            let passages: Vec<PassageRef> = sizes.iter().enumerate().map(|(n, words)| passage(n, *words)).collect();
             let builder =
                 PromptBuilder::new(&PromptConfig { max_tokens: budget, ..PromptConfig::default() });
             let generator = ScriptedGenerator::new("gen-test", |_, _| String::new());

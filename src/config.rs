@@ -4,6 +4,7 @@ mod access;
 mod answering;
 mod models;
 mod server;
+mod training;
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,7 @@ pub use answering::{
 };
 pub use models::{ModelsConfig, WeightFormat};
 pub use server::{DatabaseConfig, DocsConfig, LogFormat, ServerConfig, TelemetryConfig};
+pub use training::{SftConfig, TrainingConfig, WorkerMode};
 
 /// Why the configuration can not be used.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +67,10 @@ pub struct Config {
     pub comparisons: ComparisonsConfig,
     /// What people may say about answers.
     pub feedback: FeedbackConfig,
+    /// How training runs beside chat.
+    pub training: TrainingConfig,
+    /// How the base model is fine-tuned.
+    pub sft: SftConfig,
     /// Who may do what.
     pub access: AccessConfig,
     /// Logs and metrics.
@@ -85,6 +91,8 @@ impl Default for Config {
             admission: AdmissionConfig::default(),
             comparisons: ComparisonsConfig::default(),
             feedback: FeedbackConfig::default(),
+            training: TrainingConfig::default(),
+            sft: SftConfig::default(),
             access: AccessConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -145,6 +153,8 @@ impl Config {
         self.generation.validate()?;
         self.admission.validate()?;
         self.comparisons.validate()?;
+        self.training.validate()?;
+        self.sft.validate()?;
         self.access.validate(&self.server)
     }
 }

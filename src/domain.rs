@@ -7,6 +7,7 @@ mod generation;
 mod ids;
 mod message;
 mod passage;
+mod run;
 mod time;
 
 pub use access::{AccessLabel, Groups, Identity, Role};
@@ -18,7 +19,8 @@ pub use feedback::{
     Choice, Demonstration, DemonstrationSource, DemonstrationStatus, Feedback, Lineage, Rating, Reason,
 };
 pub use generation::{ActiveRole, GenerationKind, GenerationState};
-pub use ids::{AnswerId, ComparisonId, DemonstrationId, DocumentId, GenerationId, InvalidId};
+pub use ids::{AnswerId, ComparisonId, DemonstrationId, DocumentId, GenerationId, InvalidId, RunId};
 pub use message::{Author, Message};
 pub use passage::{Passage, PassageRef};
+pub use run::{Outcome, PhaseTime, Progress, Run, RunRequest, RunState, Series, SftOptions, Stage, Verdict};
 pub use time::{Millis, now};

@@ -6,6 +6,7 @@ mod inserts;
 mod postgres;
 mod recorder;
 mod rows;
+mod runs;
 mod sqlite;
 mod statements;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use crate::domain::{
 use crate::error::{Error, ErrorCode};
 
 pub use generations::{Expected, GenerationFilter, GenerationRow, Generations, Moved, Pointer};
+pub use runs::{Claim, Held, Renewal, RunEnd, RunReport, Runs, RunsOverview};
 
 /// Why the ledger could not do it.
 #[derive(Debug, thiserror::Error)]
@@ -249,7 +251,7 @@ pub struct Counts {
 /// `kill -9`); on `Err` nothing was written. Methods may be called from any number of tasks at once. Cancelling a
 /// write (dropping its future) leaves either all of it or nothing.
 #[async_trait]
-pub trait Ledger: Generations + Send + Sync + std::fmt::Debug {
+pub trait Ledger: Generations + Runs + Send + Sync + std::fmt::Debug {
     /// Writes an answer; writing the same id again is a conflict. Also remembers the person.
     async fn record_answer(&self, answer: &AnswerRecord) -> Result<()>;
     /// One answer.

@@ -36,6 +36,7 @@ pub mod registry;
 
 // Offline: what people said becomes rows to learn from.
 pub mod dataset;
+pub mod jobs;
 
 // Offline: how good answers are.
 pub mod evaluation;

@@ -81,6 +81,12 @@ id! {
 random_id!(DemonstrationId, "dem-");
 
 id! {
+    /// One training run.
+    RunId
+}
+random_id!(RunId, "run-");
+
+id! {
     /// One generation of a model: a content hash of what it is (`gen-` and 16 hex digits). The base model's covers
     /// weights, template and sampling defaults; a trained one's its weights and what they were made from.
     GenerationId

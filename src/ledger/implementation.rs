@@ -382,8 +382,10 @@ macro_rules! implement_ledger {
                     let done = sqlx::query(statement).bind(user).execute(&mut *write).await;
                     deleted += done.map_err(failed("forgetting a person"))?.rows_affected();
                 }
-                let renamed = sqlx::query(sql::FORGET_AUTHOR).bind(user).execute(&mut *write).await;
-                renamed.map_err(failed("forgetting a person"))?;
+                for statement in [sql::FORGET_AUTHOR, sql::FORGET_REQUESTER] {
+                    let renamed = sqlx::query(statement).bind(user).execute(&mut *write).await;
+                    renamed.map_err(failed("forgetting a person"))?;
+                }
                 write.commit().await.map_err(failed("forgetting a person"))?;
                 Ok(deleted)
             }

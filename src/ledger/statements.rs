@@ -123,6 +123,8 @@ pub(super) const FORGET: [&str; 8] = [
     "DELETE FROM users WHERE user_name = $1",
 ];
 pub(super) const FORGET_AUTHOR: &str = "UPDATE demonstrations SET author = 'forgotten' WHERE author = $1";
+pub(super) const FORGET_REQUESTER: &str =
+    "UPDATE runs SET requested_by = 'forgotten' WHERE requested_by = $1";
 
 pub(super) const COUNTS: &str = "SELECT (SELECT COUNT(*) FROM answers), (SELECT COUNT(*) FROM feedback),
     (SELECT COUNT(*) FROM comparisons), (SELECT COUNT(*) FROM votes),

@@ -5,6 +5,7 @@ mod durability;
 pub(crate) mod fixtures;
 mod generations;
 mod oracle;
+mod runs;
 
 use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 

@@ -1,0 +1,73 @@
+//! How does long work run beside chat? Runs wait in the ledger's database; one worker at a time holds one under a
+//! lease, says how far it is, and ends it, or dies and leaves it to the next.
+//!
+//! ```text
+//! queued ──claim──► running ──finish──► succeeded | held | failed | cancelled
+//!    ▲                 │  ▲
+//!    └────release──────┘  └── claimed again when its worker was not heard of for LEASE: at most MAX_ATTEMPTS times
+//! ```
+
+mod reporter;
+mod request;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::domain::{RunId, RunRequest, now};
+use crate::error::Error;
+use crate::ledger::{Ledger, LedgerError};
+
+pub use crate::domain::{Outcome, Progress, Run, RunState, Stage, Verdict};
+pub use reporter::{Interruption, Reporter};
+pub use request::{complete, sft_settings};
+pub use worker::{Ended, MAX_ATTEMPTS, Timing, Worked, Worker, worker_name};
+
+/// Why something about runs could not be done.
+#[derive(Debug, thiserror::Error)]
+pub enum JobsError {
+    /// A value of the request is out of range.
+    #[error("{field}: {field} {problem}")]
+    Invalid {
+        /// Which (`sft.rank`).
+        field: &'static str,
+        /// The range.
+        problem: &'static str,
+    },
+    /// The database failed, or the run's state does not allow it.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl From<JobsError> for Error {
+    fn from(error: JobsError) -> Self {
+        match error {
+            JobsError::Invalid { field, .. } => Self::invalid(field, error.to_string()),
+            JobsError::Ledger(error) => error.into(),
+        }
+    }
+}
+
+/// Queues a run, with what the request leaves out filled in from the configuration.
+///
+/// # Errors
+/// When a value is out of range, or the ledger can not be written.
+pub async fn enqueue(
+    ledger: &dyn Ledger,
+    config: &Config,
+    request: RunRequest,
+    requested_by: &str,
+) -> Result<Run, JobsError> {
+    let run = Run::queued(complete(request, config)?, requested_by, now());
+    ledger.put_run(&run).await?;
+    tracing::info!(run = %run.id, stage = %run.stage, "queued");
+    Ok(run)
+}
+
+/// Where a run keeps its files: checkpoints, the dataset, reports.
+#[must_use]
+pub fn run_folder(data_dir: &Path, id: &RunId) -> PathBuf {
+    data_dir.join("runs").join(id.as_str())
+}

@@ -2,7 +2,7 @@
 
 mod detokenizer;
 mod mistralrs;
-mod sampler;
+pub(crate) mod sampler;
 mod scripted;
 mod slot;
 mod stops;

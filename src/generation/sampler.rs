@@ -7,18 +7,18 @@ use crate::domain::Sampling;
 
 /// A drawn token.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Draw {
+pub(crate) struct Draw {
     /// Id in the vocabulary.
-    pub(super) token: u32,
+    pub(crate) token: u32,
     /// Natural logarithm of its probability before penalty, temperature and nucleus.
-    pub(super) logprob: f32,
+    pub(crate) logprob: f32,
     /// The likeliest tokens before penalty, temperature and nucleus, likeliest first.
-    pub(super) top: Vec<(u32, f32)>,
+    pub(crate) top: Vec<(u32, f32)>,
 }
 
 /// Draws the tokens of one answer.
 #[derive(Debug)]
-pub(super) struct Sampler {
+pub(crate) struct Sampler {
     temperature: f32,
     top_p: f32,
     repetition_penalty: f32,
@@ -29,7 +29,7 @@ pub(super) struct Sampler {
 
 impl Sampler {
     /// A sampler at the start of its random stream.
-    pub(super) fn new(sampling: &Sampling, top_logprobs: u8) -> Self {
+    pub(crate) fn new(sampling: &Sampling, top_logprobs: u8) -> Self {
         Self {
             temperature: sampling.temperature,
             top_p: sampling.top_p,
@@ -41,7 +41,7 @@ impl Sampler {
     }
 
     /// Draws the next token from `logits` `(vocab)`; `None` when none of them is a number.
-    pub(super) fn draw(&mut self, mut logits: Vec<f32>) -> Option<Draw> {
+    pub(crate) fn draw(&mut self, mut logits: Vec<f32>) -> Option<Draw> {
         let log_total = log_sum_exp(&logits)?;
         let top = likeliest(&logits, self.top_logprobs);
         let top = top.into_iter().map(|token| (token, logits[token as usize] - log_total)).collect();
@@ -81,6 +81,9 @@ impl Sampler {
         let greatest = logits.iter().copied().filter(|l| l.is_finite()).fold(f32::NEG_INFINITY, f32::max);
         let weights: Vec<f32> = logits.iter().map(|l| ((l - greatest) / self.temperature).exp()).collect();
         let total: f32 = weights.iter().filter(|w| w.is_finite()).sum();
+        if self.top_p >= 1.0 {
+            return draw(weights.into_iter().enumerate().map(|(token, w)| (token as u32, w)), total, &mut self.random);
+        }
         // Tokens below this weight together weigh less than 1 - top_p, so none of them is in the nucleus.
         #[expect(clippy::cast_precision_loss, reason = "vocabularies are far below 2^24")]
         let floor = (1.0 - self.top_p) / weights.len() as f32 * total;
@@ -93,15 +96,22 @@ impl Sampler {
             mass >= self.top_p * total
         });
         nucleus.truncate(last.map_or(nucleus.len(), |last| last + 1));
-        let mut at = self.random.random::<f32>() * nucleus.iter().map(|(_, w)| w).sum::<f32>();
-        for (token, weight) in &nucleus {
-            at -= weight;
-            if at <= 0.0 {
-                return Some(*token);
-            }
-        }
-        nucleus.last().map(|(token, _)| *token)
+        let mass = nucleus.iter().map(|(_, w)| w).sum();
+        draw(nucleus.into_iter(), mass, &mut self.random)
     }
+}
+
+/// Draws a token with a probability proportional to its weight; `total` is the sum of the weights that are numbers.
+fn draw(weights: impl Iterator<Item = (u32, f32)>, total: f32, random: &mut ChaCha8Rng) -> Option<u32> {
+    let (mut at, mut last) = (random.random::<f32>() * total, None);
+    for (token, weight) in weights.filter(|(_, w)| w.is_finite() && *w > 0.0) {
+        at -= weight;
+        last = Some(token);
+        if at <= 0.0 {
+            break;
+        }
+    }
+    last
 }
 
 /// Natural logarithm of the sum of exponentials, `None` when no logit is a number.

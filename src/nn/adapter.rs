@@ -1,0 +1,139 @@
+//! What is trained? A low-rank part beside each linear map of each layer (arXiv:2106.09685).
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use candle_core::{Device, Tensor, Var};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::decoder::Decoder;
+use super::{LINEARS, NnError, Result};
+
+/// How large an adapter is and how it enters.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AdapterShape {
+    /// Rank of each low-rank part.
+    pub rank: usize,
+    /// The low-rank part is multiplied by `alpha / rank`.
+    pub alpha: f32,
+    /// Share of inputs that the low-rank part does not see in a training step, in [0, 1).
+    pub dropout: f32,
+}
+
+impl AdapterShape {
+    /// Factor of the low-rank part.
+    #[must_use]
+    pub fn scale(&self) -> f32 {
+        self.alpha / self.rank as f32
+    }
+}
+
+/// The low-rank part of one linear map.
+#[derive(Debug, Clone)]
+pub(crate) struct Pair {
+    /// Rank × inputs.
+    pub(crate) a: Var,
+    /// Outputs × rank; zero at first, so that a new adapter changes nothing.
+    pub(crate) b: Var,
+}
+
+/// A low-rank part for every linear map of a decoder.
+#[derive(Debug, Clone)]
+pub struct Adapter {
+    shape: AdapterShape,
+    /// Per layer, in the order of [`LINEARS`].
+    pub(crate) layers: Vec<[Pair; 7]>,
+}
+
+impl Adapter {
+    /// A new adapter: A uniform in ±1/√inputs (as the reference implementation draws it), B zero.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn new(decoder: &Decoder, shape: AdapterShape, seed: u64) -> Result<Self> {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        Self::build(decoder, shape, |_, (outputs, inputs)| {
+            let bound = (inputs as f32).sqrt().recip();
+            let a: Vec<f32> = (0..shape.rank * inputs).map(|_| random.random_range(-bound..bound)).collect();
+            let a = Tensor::from_vec(a, (shape.rank, inputs), &Device::Cpu)?;
+            let b = Tensor::from_vec(vec![0f32; outputs * shape.rank], (outputs, shape.rank), &Device::Cpu)?;
+            Ok((a, b))
+        })
+    }
+
+    fn build(
+        decoder: &Decoder,
+        shape: AdapterShape,
+        mut make: impl FnMut(String, (usize, usize)) -> Result<(Tensor, Tensor)>,
+    ) -> Result<Self> {
+        let device = decoder.device();
+        let mut layers = Vec::with_capacity(decoder.layers().len());
+        for (l, layer) in decoder.layers().iter().enumerate() {
+            let mut pairs = Vec::with_capacity(LINEARS.len());
+            for (name, linear) in LINEARS.iter().zip(&layer.linears) {
+                let (a, b) = make(format!("layers.{l}.{name}"), linear.dims()?)?;
+                let var = |tensor: &Tensor| Ok::<_, NnError>(Var::from_tensor(&tensor.to_device(device)?)?);
+                pairs.push(Pair { a: var(&a)?, b: var(&b)? });
+            }
+            let pairs: Result<[Pair; 7], _> = pairs.try_into();
+            layers.push(pairs.map_err(|_| candle_core::Error::Msg("a layer has seven linear maps".into()))?);
+        }
+        Ok(Self { shape, layers })
+    }
+
+    /// Its shape.
+    #[must_use]
+    pub fn shape(&self) -> AdapterShape {
+        self.shape
+    }
+
+    /// Everything that is trained, in an order that never changes: by layer, by linear map, A before B.
+    #[must_use]
+    pub fn variables(&self) -> Vec<&Var> {
+        self.layers.iter().flatten().flat_map(|pair| [&pair.a, &pair.b]).collect()
+    }
+
+    /// The trained tensors by name (`layers.3.q.a`).
+    #[must_use]
+    pub fn named(&self) -> BTreeMap<String, Tensor> {
+        self.named_in_order().into_iter().collect()
+    }
+
+    /// [`Adapter::variables`] with their names.
+    pub(super) fn named_in_order(&self) -> Vec<(String, Tensor)> {
+        let names = |l: usize| LINEARS.iter().flat_map(move |name| ["a", "b"].map(|end| format!("layers.{l}.{name}.{end}")));
+        let names = (0..self.layers.len()).flat_map(names);
+        names.zip(self.variables()).map(|(name, var)| (name, var.as_tensor().clone())).collect()
+    }
+
+    /// Writes it as safetensors, with its shape in the metadata. The same adapter gives the same bytes.
+    ///
+    /// # Errors
+    /// When the file can not be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let shape = serde_json::to_string(&self.shape).unwrap_or_default();
+        let metadata = HashMap::from([("shape".to_owned(), shape)]);
+        super::checkpoint::write(path, &self.named(), metadata)
+    }
+
+    /// Reads what [`Adapter::save`] wrote.
+    ///
+    /// # Errors
+    /// When the file is damaged or of another model.
+    pub fn load(decoder: &Decoder, path: &Path) -> Result<Self> {
+        let (mut tensors, metadata) = super::checkpoint::read(path)?;
+        let problem = |problem: String| NnError::Checkpoint { path: path.display().to_string(), problem };
+        let shape = metadata.get("shape").and_then(|text| serde_json::from_str(text).ok());
+        let shape: AdapterShape = shape.ok_or_else(|| problem("it names no shape".into()))?;
+        Self::build(decoder, shape, |name, (outputs, inputs)| {
+            let mut take = |end: &str, dims: (usize, usize)| {
+                let name = format!("{name}.{end}");
+                let tensor = tensors.remove(&name).filter(|tensor| tensor.dims2().is_ok_and(|d| d == dims));
+                tensor.ok_or_else(|| problem(format!("{name} is missing or of another model")))
+            };
+            Ok((take("a", (shape.rank, inputs))?, take("b", (outputs, shape.rank))?))
+        })
+    }
+}

@@ -1,0 +1,270 @@
+//! Do the fused operations have the right values and gradients, and do packing, sharing, recomputing, sampling and
+//! resuming change nothing?
+
+mod gradients;
+mod models;
+
+use candle_core::{Device, Tensor};
+
+use super::*;
+use models::{adapter, random, tiny, words};
+
+fn scores(decoder: &Decoder, batch: &Batch, pass: Pass<'_>) -> Vec<f32> {
+    decoder.scores(batch, pass).unwrap().log_probabilities.to_vec1().unwrap()
+}
+
+fn close(a: &[f32], b: &[f32], tolerance: f32) {
+    assert_eq!(a.len(), b.len());
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        assert!((a - b).abs() <= tolerance, "value {i}: {a} and {b}");
+    }
+}
+
+#[test]
+fn log_probabilities_agree_with_plain_tensor_operations() {
+    for family in [Family::Llama, Family::Qwen2, Family::Qwen3] {
+        let decoder = tiny(family);
+        let text = words(1, 21);
+        let mut batch = Batch::default();
+        batch.push_text(&text);
+        let expected = models::reference(&decoder, &text);
+        close(&scores(&decoder, &batch, Pass::default()), &expected, 2e-5);
+    }
+}
+
+#[test]
+fn packed_and_shared_sequences_score_as_alone() {
+    let decoder = tiny(Family::Llama);
+    let adapter = adapter(&decoder);
+    let pass = Pass { adapter: Some(&adapter), ..Pass::default() };
+    let (prompt, other) = (words(2, 90), words(3, 5));
+    let completions = [words(4, 70), words(5, 1), words(6, 9)];
+    let mut together = Batch::default();
+    together.push_text(&other);
+    let all: Vec<&[u32]> = completions.iter().map(Vec::as_slice).collect();
+    together.push(Sequence { prompt: &prompt, completions: &all });
+    let mut alone = Vec::new();
+    let mut batch = Batch::default();
+    batch.push_text(&other);
+    alone.extend(scores(&decoder, &batch, pass));
+    for completion in &all {
+        let mut batch = Batch::default();
+        batch.push(Sequence { prompt: &prompt, completions: &[completion] });
+        alone.extend(scores(&decoder, &batch, pass));
+    }
+    close(&scores(&decoder, &together, pass), &alone, 2e-5);
+    assert!(together.rows_len() < 2 * prompt.len(), "the prompt lies in the batch once");
+    assert_eq!(together.completions()[1].len(), 70);
+}
+
+fn gradients_of(decoder: &Decoder, adapter: &Adapter, batch: &Batch) -> Vec<f32> {
+    let pass = Pass { adapter: Some(adapter), dropout_seed: Some(7), ..Pass::default() };
+    let scores = decoder.scores(batch, pass).unwrap();
+    let gradients = scores.log_probabilities.sum_all().unwrap().backward().unwrap();
+    let flat = |var: &candle_core::Var| {
+        gradients.get(var).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    adapter.variables().into_iter().flat_map(flat).collect()
+}
+
+#[test]
+fn gradients_of_a_shared_prompt_are_the_sum_of_those_apart() {
+    let decoder = tiny(Family::Llama);
+    let adapter = models::without_dropout(&decoder);
+    let prompt = words(2, 40);
+    let completions = [words(4, 70), words(6, 9)];
+    let all: Vec<&[u32]> = completions.iter().map(Vec::as_slice).collect();
+    let mut together = Batch::default();
+    together.push(Sequence { prompt: &prompt, completions: &all });
+    let mut apart = Batch::default();
+    for completion in &all {
+        apart.push(Sequence { prompt: &prompt, completions: &[completion] });
+    }
+    let (a, b) = (gradients_of(&decoder, &adapter, &together), gradients_of(&decoder, &adapter, &apart));
+    close(&a, &b, 2e-3);
+}
+
+#[test]
+fn recomputing_gives_the_same_gradients() {
+    let decoder = tiny(Family::Qwen3);
+    let adapter = adapter(&decoder);
+    let mut batch = Batch::default();
+    batch.push_text(&words(8, 30));
+    let pass = Pass { dropout_seed: Some(7), ..Pass::default() };
+    let loss = |scores: &Scores| Ok(scores.log_probabilities.sum_all()?);
+    let (value, found) = decoder.checkpointed_backward(&batch, (&adapter, pass), loss).unwrap();
+    let pass = Pass { adapter: Some(&adapter), ..pass };
+    assert!((value - scores(&decoder, &batch, pass).iter().sum::<f32>()).abs() < 1e-3);
+    let flat = |gradient: Option<Tensor>| gradient.unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let found: Vec<f32> = found.into_iter().flat_map(flat).collect();
+    close(&found, &gradients_of(&decoder, &adapter, &batch), 1e-4);
+}
+
+#[test]
+fn dropout_repeats_with_its_seed_and_keeps_the_mean() {
+    let drop = ops::Dropout { share: 0.25, seed: 3 };
+    let out = drop.run(&vec![1.0; 100_000]);
+    assert_eq!(out, drop.run(&vec![1.0; 100_000]));
+    assert_ne!(out, ops::Dropout { seed: 4, ..drop }.run(&vec![1.0; 100_000]));
+    let mean = out.iter().sum::<f32>() / 100_000.0;
+    // The mean's standard deviation is √(0.25/0.75/100,000) = 0.0018.
+    assert!((mean - 1.0).abs() < 0.01, "{mean}");
+    assert!(out.iter().all(|&value| value == 0.0 || (value - 4.0 / 3.0).abs() < 1e-6));
+}
+
+#[test]
+fn sampled_probabilities_are_the_scored_ones_whatever_is_drawn_beside() {
+    for family in [Family::Llama, Family::Qwen2, Family::Qwen3] {
+        let decoder = tiny(family);
+        let request = |seed: u64, n: usize| SampleRequest {
+            prompt: words(seed, 10 + n),
+            completions: n,
+            seed: 100 * seed,
+        };
+        let requests = [request(1, 3), request(2, 1), request(3, 2)];
+        let sampling =
+            Sampling { temperature: 1.0, top_p: 1.0, repetition_penalty: 1.0, max_tokens: 12 };
+        let ends = [3, 5, 8];
+        let draw = |width| Sampler::new(&decoder, &ends, width).sample(&requests, sampling, |_| true);
+        let (narrow, wide) = (draw(1).unwrap(), draw(16).unwrap());
+        for ((request, narrow), wide) in requests.iter().zip(&narrow).zip(&wide) {
+            assert_eq!(narrow.len(), request.completions);
+            for (one, other) in narrow.iter().zip(wide) {
+                assert_eq!(one.tokens, other.tokens);
+                assert_eq!(one.ended, ends.contains(one.tokens.last().unwrap()));
+                assert!(one.ended || one.tokens.len() == 12);
+                let mut batch = Batch::default();
+                batch.push(Sequence { prompt: &request.prompt, completions: &[&one.tokens] });
+                close(&scores(&decoder, &batch, Pass::default()), &one.log_probabilities, 2e-5);
+            }
+        }
+        let different = narrow.iter().flatten().map(|one| &one.tokens).collect::<std::collections::HashSet<_>>();
+        assert!(different.len() > 3, "completions of one prompt have random streams of their own");
+    }
+}
+
+#[test]
+fn sampling_stops_when_told_to() {
+    let decoder = tiny(Family::Llama);
+    let request = SampleRequest { prompt: words(1, 4), completions: 1, seed: 0 };
+    let sampling = Sampling { temperature: 0.0, top_p: 1.0, repetition_penalty: 1.0, max_tokens: 50 };
+    let mut heard = 0;
+    let drawn = Sampler::new(&decoder, &[], 4).sample(&[request], sampling, |_| {
+        heard += 1;
+        heard < 3
+    });
+    assert!(drawn.unwrap()[0][0].tokens.is_empty());
+    assert_eq!(heard, 3);
+}
+
+#[test]
+fn a_merged_adapter_scores_as_beside_the_weights() {
+    let decoder = tiny(Family::Llama);
+    let adapter = adapter(&decoder);
+    let mut batch = Batch::default();
+    batch.push_text(&words(8, 30));
+    let beside = scores(&decoder, &batch, Pass { adapter: Some(&adapter), ..Pass::default() });
+    let merged = scores(&decoder.merged(&adapter).unwrap(), &batch, Pass::default());
+    close(&merged, &beside, 1e-4);
+    let without = scores(&decoder, &batch, Pass::default());
+    assert!(beside.iter().zip(&without).any(|(a, b)| (a - b).abs() > 0.01), "the adapter changes something");
+}
+
+#[test]
+fn a_saved_adapter_is_the_same_and_another_models_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("adapter.safetensors");
+    let decoder = tiny(Family::Llama);
+    let adapter = adapter(&decoder);
+    adapter.save(&path).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    let loaded = Adapter::load(&decoder, &path).unwrap();
+    assert_eq!(loaded.shape(), adapter.shape());
+    loaded.save(&path).unwrap();
+    assert_eq!(bytes, std::fs::read(&path).unwrap());
+    let other = models::wider();
+    assert!(matches!(Adapter::load(&other, &path), Err(NnError::Checkpoint { .. })));
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(Adapter::load(&decoder, &path).is_err());
+}
+
+/// Four steps, or two, a checkpoint, another process's memory, and two more: the same adapter to the bit.
+#[test]
+fn training_resumes_to_the_identical_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let decoder = tiny(Family::Llama);
+    let step = |adapter: &Adapter, optimizer: &mut AdamW| {
+        let mut batch = Batch::default();
+        batch.push_text(&words(optimizer.steps() + 1, 25));
+        let pass = Pass { adapter: Some(adapter), dropout_seed: Some(optimizer.steps()), ..Pass::default() };
+        let loss = decoder.scores(&batch, pass).unwrap().log_probabilities.mean_all().unwrap().neg().unwrap();
+        let gradients = loss.backward().unwrap();
+        let variables = adapter.variables();
+        let mut found: Vec<_> = variables.iter().map(|var| gradients.get(var).cloned()).collect();
+        clip(&mut found, 1.0).unwrap();
+        optimizer.step(&variables, &found, 1e-2).unwrap();
+    };
+    let settings = AdamWSettings::default();
+    let (whole, mut optimizer) = {
+        let adapter = adapter(&decoder);
+        let optimizer = AdamW::new(&adapter.variables(), settings);
+        (adapter, optimizer)
+    };
+    for at in 0..4 {
+        if at == 2 {
+            Checkpoint::save(&path, (&whole, &optimizer), "{\"at\":2}").unwrap();
+        }
+        step(&whole, &mut optimizer);
+    }
+    let fresh = Adapter::new(&decoder, whole.shape(), 99).unwrap();
+    let mut resumed = Checkpoint::load(&path, fresh, settings).unwrap().unwrap();
+    assert_eq!(resumed.state, "{\"at\":2}");
+    assert_eq!(resumed.optimizer.steps(), 2);
+    for _ in 0..2 {
+        step(&resumed.adapter, &mut resumed.optimizer);
+    }
+    let values = |adapter: &Adapter| {
+        let flat = |var: &&candle_core::Var| var.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        adapter.variables().iter().flat_map(flat).map(f32::to_bits).collect::<Vec<_>>()
+    };
+    assert_eq!(values(&whole), values(&resumed.adapter));
+}
+
+#[test]
+fn tokens_outside_the_vocabulary_are_an_error() {
+    let decoder = tiny(Family::Llama);
+    let mut batch = Batch::default();
+    batch.push_text(&[1, 2, 1_000_000, 3]);
+    assert!(decoder.scores(&batch, Pass::default()).is_err());
+}
+
+#[test]
+fn files_of_both_kinds_load_to_the_same_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let decoder = tiny(Family::Qwen2);
+    models::write_folder(&decoder, folder.path());
+    let loaded = Decoder::load(folder.path(), &Device::Cpu).unwrap();
+    let gguf = folder.path().join("model.gguf");
+    models::write_gguf(&decoder, &gguf);
+    let from_gguf = Decoder::load(&gguf, &Device::Cpu).unwrap();
+    let mut batch = Batch::default();
+    batch.push_text(&words(8, 30));
+    let expected = scores(&decoder, &batch, Pass::default());
+    close(&scores(&loaded, &batch, Pass::default()), &expected, 1e-6);
+    close(&scores(&from_gguf, &batch, Pass::default()), &expected, 1e-6);
+    let adapter = adapter(&decoder);
+    let target = folder.path().join("merged.gguf");
+    let merged =
+        merge_gguf((&gguf, &target), &adapter, |_, _| candle_core::quantized::GgmlDType::F32).unwrap();
+    assert_eq!(merged, Merged { tensors: 14, changed: 14 });
+    let served = Decoder::load(&target, &Device::Cpu).unwrap();
+    let beside = scores(&decoder, &batch, Pass { adapter: Some(&adapter), ..Pass::default() });
+    close(&scores(&served, &batch, Pass::default()), &beside, 1e-4);
+    let unchanged = Adapter::new(&decoder, adapter.shape(), 1).unwrap();
+    let merged =
+        merge_gguf((&gguf, &target), &unchanged, |_, _| candle_core::quantized::GgmlDType::F32).unwrap();
+    assert_eq!(merged.changed, 0, "a new adapter changes nothing, and that is told");
+    let values = random(1, 4);
+    assert_eq!(values.len(), 4);
+}

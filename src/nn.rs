@@ -20,12 +20,12 @@ mod sampler;
 mod tensors;
 mod weights;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use adapter::{Adapter, AdapterShape};
 pub use architecture::{Architecture, Family};
 pub use attention::Heads;
-pub use batch::{Batch, Sequence, Target};
+pub use batch::{Batch, Branch, Sequence, Target};
 pub use checkpoint::Checkpoint;
 pub use decoder::{Decoder, Pass, Scores};
 pub use merge::{Merged, merge_gguf};
@@ -67,7 +67,7 @@ pub enum NnError {
 }
 
 /// A result of this module.
-pub type Result<T> = std::result::Result<T, NnError>;
+pub type Result<T, E = NnError> = std::result::Result<T, E>;
 
 /// The linear maps of a layer, in the order in which adapters hold them.
 pub const LINEARS: [&str; 7] = ["q", "k", "v", "o", "gate", "up", "down"];

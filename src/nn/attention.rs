@@ -59,203 +59,182 @@ pub(crate) struct Attention {
     pub(crate) rotation: Arc<Rotation>,
 }
 
-/// One key head's share of one group, gathered into contiguous memory and rotated.
+/// One key head's share of one span, gathered into contiguous memory and rotated.
 struct Task {
-    /// Rows × shared × width, scaled by 1/√width.
+    /// Own rows × shared × width, scaled by 1/√width.
     q: Vec<f32>,
-    /// Rows × width.
+    /// Keys × width: the prefix's, then its own.
     k: Vec<f32>,
-    /// Rows × width.
-    v: Vec<f32>,
-}
-
-/// Keys and values that one span sees: prefix, then itself.
-struct Seen {
     /// Keys × width.
-    k: Vec<f32>,
     v: Vec<f32>,
     /// Width × keys: the matrix product packs this order faster.
     k_turned: Vec<f32>,
-    prefix: usize,
+}
+
+/// Gradients of a task's q, k and v.
+struct Gradients {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+}
+
+/// q, k and v of a whole batch.
+type Inputs<'a> = (&'a [f32], &'a [f32], &'a [f32]);
+
+impl Span {
+    /// The rows whose keys it sees.
+    fn keys(&self) -> impl Iterator<Item = usize> + use<> {
+        self.prefix.clone().chain(self.rows.clone())
+    }
 }
 
 impl Attention {
-    fn tasks(&self) -> Vec<(&Group, usize)> {
-        self.groups.iter().flat_map(|group| (0..self.heads.key).map(move |head| (group, head))).collect()
+    /// The work, in parts that are independent of each other.
+    fn parts(&self) -> Vec<(&Span, usize)> {
+        let spans = self.groups.iter().flat_map(|group| &group.spans);
+        spans.flat_map(|span| (0..self.heads.key).map(move |head| (span, head))).collect()
     }
 
-    fn gather(&self, group: &Group, head: usize, (q, k, v): (&[f32], &[f32], &[f32])) -> Task {
-        let Heads { query, key, width } = self.heads;
-        let shared = self.heads.shared();
+    /// Where a row's queries of one key head lie in q.
+    fn query_at(&self, row: usize, head: usize) -> Range<usize> {
+        let Heads { query, width, .. } = self.heads;
+        let start = (row * query + head * self.heads.shared()) * width;
+        start..start + self.heads.shared() * width
+    }
+
+    /// Where a row's key (or value) of one key head lies in k (or v).
+    fn key_at(&self, row: usize, head: usize) -> Range<usize> {
+        let start = (row * self.heads.key + head) * self.heads.width;
+        start..start + self.heads.width
+    }
+
+    fn gather(&self, span: &Span, head: usize, (q, k, v): Inputs<'_>) -> Task {
+        let width = self.heads.width;
         let scale = (width as f32).sqrt().recip();
-        let rows = group.rows.len();
+        let (rows, keys) = (span.rows.len(), span.prefix.len() + span.rows.len());
         let mut task = Task {
-            q: Vec::with_capacity(rows * shared * width),
-            k: Vec::with_capacity(rows * width),
-            v: Vec::with_capacity(rows * width),
+            q: Vec::with_capacity(rows * self.heads.shared() * width),
+            k: Vec::with_capacity(keys * width),
+            v: Vec::with_capacity(keys * width),
+            k_turned: Vec::new(),
         };
-        for row in group.rows.clone() {
-            let q_at = (row * query + head * shared) * width;
+        for row in span.rows.clone() {
             let start = task.q.len();
-            task.q.extend(q[q_at..q_at + shared * width].iter().map(|value| value * scale));
-            for part in task.q[start..].chunks_exact_mut(width) {
-                self.rotation.forward(row, part);
-            }
-            let at = (row * key + head) * width;
-            let start = task.k.len();
-            task.k.extend_from_slice(&k[at..at + width]);
-            self.rotation.forward(row, &mut task.k[start..]);
-            task.v.extend_from_slice(&v[at..at + width]);
+            task.q.extend(q[self.query_at(row, head)].iter().map(|value| value * scale));
+            task.q[start..].chunks_exact_mut(width).for_each(|part| self.rotation.forward(row, part));
         }
+        for row in span.keys() {
+            let start = task.k.len();
+            task.k.extend_from_slice(&k[self.key_at(row, head)]);
+            self.rotation.forward(row, &mut task.k[start..]);
+            task.v.extend_from_slice(&v[self.key_at(row, head)]);
+        }
+        task.k_turned = transposed(&task.k, width);
         task
     }
 
-    fn seen(&self, group: &Group, span: &Span, task: &Task) -> Seen {
-        let width = self.heads.width;
-        let local = |rows: &Range<usize>| {
-            (rows.start - group.rows.start) * width..(rows.end - group.rows.start) * width
-        };
-        let join = |values: &[f32]| {
-            let prefix = if span.prefix.is_empty() { 0..0 } else { local(&span.prefix) };
-            [&values[prefix], &values[local(&span.rows)]].concat()
-        };
-        let k = join(&task.k);
-        Seen { k_turned: transposed(&k, width), k, v: join(&task.v), prefix: span.prefix.len() }
-    }
-
-    /// Probabilities of the query rows `block` of a span (shared heads within rows) over the keys up to its end.
-    fn probabilities(&self, q: &[f32], seen: &Seen, block: &Range<usize>) -> Result<Vec<f32>> {
+    /// Probabilities of a span's rows `block` (shared heads within rows) over the keys up to the block's end.
+    fn probabilities(&self, task: &Task, prefix: usize, block: &Range<usize>) -> Result<Vec<f32>> {
         let (shared, width) = (self.heads.shared(), self.heads.width);
-        let keys = seen.prefix + block.end;
+        let keys = prefix + block.end;
         let mut scores = vec![0.0; block.len() * shared * keys];
-        let k = Matrix::new(&seen.k_turned, seen.k.len() / width).left(keys);
+        let q = &task.q[block.start * shared * width..block.end * shared * width];
+        let k = Matrix::new(&task.k_turned, task.k.len() / width).left(keys);
         product((&mut scores, Store::Fresh), (Matrix::new(q, width), k), 1.0, false)?;
         for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
-            let (visible, hidden) = row.split_at_mut(seen.prefix + block.start + i / shared + 1);
+            let (visible, hidden) = row.split_at_mut(prefix + block.start + i / shared + 1);
             softmax(visible);
             hidden.fill(0.0);
         }
         Ok(scores)
     }
 
-    /// Rows × shared × width of one task.
-    fn forward(&self, group: &Group, task: &Task) -> Result<Vec<f32>> {
-        let (shared, width) = (self.heads.shared(), self.heads.width);
+    /// Attended values of one task: rows × shared × width.
+    fn forward(&self, span: &Span, task: &Task) -> Result<Vec<f32>> {
+        let (columns, width) = (self.heads.shared() * self.heads.width, self.heads.width);
         let mut out = vec![0.0; task.q.len()];
-        for span in &group.spans {
-            let seen = self.seen(group, span, task);
-            for block in blocks(span.rows.len()) {
-                let at = self.local(group, span, &block, shared * width);
-                let p = self.probabilities(&task.q[at.clone()], &seen, &block)?;
-                let keys = seen.prefix + block.end;
-                let v = Matrix::new(&seen.v, width).head(keys);
-                product((&mut out[at], Store::Fresh), (Matrix::new(&p, keys), v), 1.0, false)?;
-            }
+        for block in blocks(span.rows.len()) {
+            let p = self.probabilities(task, span.prefix.len(), &block)?;
+            let keys = span.prefix.len() + block.end;
+            let v = Matrix::new(&task.v, width).head(keys);
+            let target = &mut out[block.start * columns..block.end * columns];
+            product((target, Store::Fresh), (Matrix::new(&p, keys), v), 1.0, false)?;
         }
         Ok(out)
     }
 
-    fn local(
-        &self,
-        group: &Group,
-        span: &Span,
-        block: &Range<usize>,
-        columns: usize,
-    ) -> Range<usize> {
-        let first = span.rows.start - group.rows.start;
-        (first + block.start) * columns..(first + block.end) * columns
-    }
-
-    /// Gradients of one task's q, k and v (rotated, q scaled) from `grad` (rows × shared × width).
-    fn backward(&self, group: &Group, task: &Task, grad: &[f32]) -> Result<Task> {
-        let (shared, width) = (self.heads.shared(), self.heads.width);
-        let mut out = Task {
-            q: vec![0.0; task.q.len()],
-            k: vec![0.0; task.k.len()],
-            v: vec![0.0; task.v.len()],
-        };
-        for span in &group.spans {
-            let seen = self.seen(group, span, task);
-            let v_turned = transposed(&seen.v, width);
-            let (mut d_k, mut d_v) = (vec![0.0; seen.k.len()], vec![0.0; seen.v.len()]);
-            for block in blocks(span.rows.len()) {
-                let at = self.local(group, span, &block, shared * width);
-                let q = &task.q[at.clone()];
-                let (grad, keys) = (&grad[at.clone()], seen.prefix + block.end);
-                let p = self.probabilities(q, &seen, &block)?;
-                let mut d_s = vec![0.0; p.len()];
-                let v = Matrix::new(&v_turned, seen.k.len() / width).left(keys);
-                product((&mut d_s, Store::Fresh), (Matrix::new(grad, width), v), 1.0, false)?;
-                softmax_backward(&p, &mut d_s, keys);
-                let (p, s) = (Matrix::new(&p, keys), Matrix::new(&d_s, keys));
-                let of_v = (&mut d_v[..keys * width], Store::Sum);
-                product(of_v, (p.transposed(), Matrix::new(grad, width)), 1.0, false)?;
-                let of_k = (&mut d_k[..keys * width], Store::Sum);
-                product(of_k, (s.transposed(), Matrix::new(q, width)), 1.0, false)?;
-                let k = Matrix::new(&seen.k, width).head(keys);
-                product((&mut out.q[at], Store::Fresh), (s, k), 1.0, false)?;
-            }
-            let own = (span.rows.start - group.rows.start) * width;
-            let prefix = span.prefix.start.saturating_sub(group.rows.start) * width;
-            for (target, source) in [(&mut out.k, &d_k), (&mut out.v, &d_v)] {
-                let (of_prefix, of_span) = source.split_at(seen.prefix * width);
-                add(&mut target[prefix..prefix + of_prefix.len()], of_prefix);
-                add(&mut target[own..own + of_span.len()], of_span);
-            }
+    /// Gradients of one task (rotated, q scaled) from `grad` (rows × shared × width).
+    fn backward(&self, span: &Span, task: &Task, grad: &[f32]) -> Result<Gradients> {
+        let (columns, width) = (self.heads.shared() * self.heads.width, self.heads.width);
+        let zeros = |like: &[f32]| vec![0.0; like.len()];
+        let mut out = Gradients { q: zeros(&task.q), k: zeros(&task.k), v: zeros(&task.v) };
+        let v_turned = transposed(&task.v, width);
+        for block in blocks(span.rows.len()) {
+            let at = block.start * columns..block.end * columns;
+            let (q, grad) = (Matrix::new(&task.q[at.clone()], width), Matrix::new(&grad[at.clone()], width));
+            let keys = span.prefix.len() + block.end;
+            let p = self.probabilities(task, span.prefix.len(), &block)?;
+            let mut d_s = vec![0.0; p.len()];
+            let v = Matrix::new(&v_turned, task.v.len() / width).left(keys);
+            product((&mut d_s, Store::Fresh), (grad, v), 1.0, false)?;
+            softmax_backward(&p, &mut d_s, keys);
+            let (p, s) = (Matrix::new(&p, keys), Matrix::new(&d_s, keys));
+            product((&mut out.v[..keys * width], Store::Sum), (p.transposed(), grad), 1.0, false)?;
+            product((&mut out.k[..keys * width], Store::Sum), (s.transposed(), q), 1.0, false)?;
+            let k = Matrix::new(&task.k, width).head(keys);
+            product((&mut out.q[at], Store::Fresh), (s, k), 1.0, false)?;
         }
         Ok(out)
     }
 
-    fn gradients(&self, (q, k, v): (&[f32], &[f32], &[f32]), grad: &[f32]) -> Result<[Vec<f32>; 3]> {
-        let Heads { query, key, width } = self.heads;
-        let shared = self.heads.shared();
+    fn gradients(&self, (q, k, v): Inputs<'_>, grad: &[f32]) -> Result<[Vec<f32>; 3]> {
+        let width = self.heads.width;
         let scale = (width as f32).sqrt().recip();
-        let tasks = self.tasks();
-        let done: Vec<Task> = tasks
+        let parts = self.parts();
+        let done: Vec<Gradients> = parts
             .par_iter()
-            .map(|(group, head)| {
-                let task = self.gather(group, *head, (q, k, v));
-                let local = group.rows.clone().flat_map(|row| {
-                    let at = (row * query + head * shared) * width;
-                    grad[at..at + shared * width].iter().copied()
-                });
-                self.backward(group, &task, &local.collect::<Vec<_>>())
+            .map(|(span, head)| {
+                let rows = span.rows.clone().flat_map(|row| grad[self.query_at(row, *head)].iter().copied());
+                let mut found =
+                    self.backward(span, &self.gather(span, *head, (q, k, v)), &rows.collect::<Vec<_>>())?;
+                let columns = self.heads.shared() * width;
+                for (row, part) in span.rows.clone().zip(found.q.chunks_exact_mut(columns)) {
+                    part.chunks_exact_mut(width).for_each(|part| self.rotation.backward(row, part));
+                    part.iter_mut().for_each(|value| *value *= scale);
+                }
+                for (row, part) in span.keys().zip(found.k.chunks_exact_mut(width)) {
+                    self.rotation.backward(row, part);
+                }
+                Ok(found)
             })
             .collect::<Result<_>>()?;
         let (mut d_q, mut d_k, mut d_v) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
-        for ((group, head), mut task) in tasks.into_iter().zip(done) {
-            for (i, row) in group.rows.clone().enumerate() {
-                let part = &mut task.q[i * shared * width..(i + 1) * shared * width];
-                for part in part.chunks_exact_mut(width) {
-                    self.rotation.backward(row, part);
-                    part.iter_mut().for_each(|value| *value *= scale);
-                }
-                let at = (row * query + head * shared) * width;
-                d_q[at..at + shared * width].copy_from_slice(part);
-                let part = &mut task.k[i * width..(i + 1) * width];
-                self.rotation.backward(row, part);
-                let at = (row * key + head) * width;
-                d_k[at..at + width].copy_from_slice(part);
-                d_v[at..at + width].copy_from_slice(&task.v[i * width..(i + 1) * width]);
+        for ((span, head), found) in parts.into_iter().zip(done) {
+            for (row, part) in span.rows.clone().zip(found.q.chunks_exact(self.heads.shared() * width)) {
+                d_q[self.query_at(row, head)].copy_from_slice(part);
+            }
+            // A prefix's keys are seen by several spans: their gradients add up, always in the same order.
+            let both = found.k.chunks_exact(width).zip(found.v.chunks_exact(width));
+            for (row, (k, v)) in span.keys().zip(both) {
+                add(&mut d_k[self.key_at(row, head)], k);
+                add(&mut d_v[self.key_at(row, head)], v);
             }
         }
         Ok([d_q, d_k, d_v])
     }
 
     /// Attended values, rows × query·width.
-    pub(crate) fn run(&self, (q, k, v): (&[f32], &[f32], &[f32])) -> Result<Vec<f32>> {
-        let Heads { query, width, .. } = self.heads;
-        let shared = self.heads.shared();
-        let tasks = self.tasks();
-        let done: Vec<Vec<f32>> = tasks
+    pub(crate) fn run(&self, inputs: Inputs<'_>) -> Result<Vec<f32>> {
+        let parts = self.parts();
+        let done: Vec<Vec<f32>> = parts
             .par_iter()
-            .map(|(group, head)| self.forward(group, &self.gather(group, *head, (q, k, v))))
+            .map(|(span, head)| self.forward(span, &self.gather(span, *head, inputs)))
             .collect::<Result<_>>()?;
-        let mut out = vec![0.0; q.len()];
-        for ((group, head), task) in tasks.into_iter().zip(done) {
-            for (row, part) in group.rows.clone().zip(task.chunks_exact(shared * width)) {
-                let at = (row * query + head * shared) * width;
-                out[at..at + shared * width].copy_from_slice(part);
+        let mut out = vec![0.0; inputs.0.len()];
+        let columns = self.heads.shared() * self.heads.width;
+        for ((span, head), found) in parts.into_iter().zip(done) {
+            for (row, part) in span.rows.clone().zip(found.chunks_exact(columns)) {
+                out[self.query_at(row, head)].copy_from_slice(part);
             }
         }
         Ok(out)

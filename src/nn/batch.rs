@@ -4,13 +4,30 @@ use std::ops::Range;
 
 use super::attention::{Group, Span};
 
-/// A prompt and what may follow it.
+/// A beginning and the ways in which it goes on.
 #[derive(Debug, Clone, Copy)]
 pub struct Sequence<'a> {
     /// Tokens that come first; at least one.
     pub prompt: &'a [u32],
-    /// Tokens that follow, each a completion of its own, ended by its end-of-turn token if it has one.
-    pub completions: &'a [&'a [u32]],
+    /// What may follow.
+    pub branches: &'a [Branch<'a>],
+}
+
+/// One way in which a text goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Branch<'a> {
+    /// Tokens that are only read: the rest of a prompt of which others share the beginning.
+    pub read: &'a [u32],
+    /// Tokens whose log-probabilities are asked for, ended by the end-of-turn token if there is one.
+    pub completion: &'a [u32],
+}
+
+impl<'a> Branch<'a> {
+    /// A branch that is a completion from its first token.
+    #[must_use]
+    pub fn of(completion: &'a [u32]) -> Self {
+        Self { read: &[], completion }
+    }
 }
 
 /// A token whose log-probability is asked for.
@@ -36,30 +53,26 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Adds a prompt and its completions. Every completion token is a target: the first is predicted by the prompt's
-    /// last row. The last token of each is predicted, not read, and so has no row.
+    /// Adds a prompt and what follows it. Every completion token is a target: the first is predicted by the row before
+    /// it. The last token of each is predicted, not read, and so has no row.
     pub fn push(&mut self, sequence: Sequence<'_>) {
         let start = self.tokens.len();
-        let prompt = sequence.prompt.len();
-        let mut spans = Vec::new();
-        if let [only] = sequence.completions {
-            // One span: the prompt's rows and the completion's attend as one text.
-            self.rows(sequence.prompt, 0);
-            self.rows(&only[..only.len().saturating_sub(1)], prompt);
-            spans.push(Span { rows: start..self.tokens.len(), prefix: 0..0 });
-            self.targets(only, start + prompt - 1, start + prompt);
-        } else {
-            self.rows(sequence.prompt, 0);
-            let shared = start..self.tokens.len();
-            spans.push(Span { rows: shared.clone(), prefix: 0..0 });
-            for completion in sequence.completions {
-                let first = self.tokens.len();
-                self.rows(&completion[..completion.len().saturating_sub(1)], prompt);
-                if self.tokens.len() > first {
-                    spans.push(Span { rows: first..self.tokens.len(), prefix: shared.clone() });
-                }
-                self.targets(completion, shared.end - 1, first);
+        self.rows(sequence.prompt, 0);
+        let shared = start..self.tokens.len();
+        let mut spans = vec![Span { rows: shared.clone(), prefix: 0..0 }];
+        for branch in sequence.branches {
+            let first = self.tokens.len();
+            let read = branch.completion.len().saturating_sub(1);
+            self.rows(branch.read, sequence.prompt.len());
+            self.rows(&branch.completion[..read], sequence.prompt.len() + branch.read.len());
+            if let ([whole], [_]) = (&mut spans[..], sequence.branches) {
+                // Prompt and its only branch attend as one text.
+                whole.rows.end = self.tokens.len();
+            } else if self.tokens.len() > first {
+                spans.push(Span { rows: first..self.tokens.len(), prefix: shared.clone() });
             }
+            let before = if branch.read.is_empty() { shared.end - 1 } else { first + branch.read.len() - 1 };
+            self.targets(branch.completion, before, first + branch.read.len());
         }
         self.groups.push(Group { rows: start..self.tokens.len(), spans });
     }
@@ -67,7 +80,7 @@ impl Batch {
     /// Adds a text every token of which, but the first, is a target.
     pub fn push_text(&mut self, tokens: &[u32]) {
         if let Some((first, rest)) = tokens.split_first() {
-            self.push(Sequence { prompt: &[*first], completions: &[rest] });
+            self.push(Sequence { prompt: &[*first], branches: &[Branch::of(rest)] });
         }
     }
 

@@ -46,9 +46,8 @@ pub struct Pass<'a> {
     pub adapter: Option<&'a Adapter>,
     /// Seed of this step's dropout; `None` drops nothing.
     pub dropout_seed: Option<u64>,
-    /// Keep only each layer's input and work the rest out again in the backward pass (see
-    /// [`Decoder::checkpointed_backward`]).
-    pub recompute: bool,
+    /// No gradients will be asked for.
+    pub frozen: bool,
 }
 
 /// What is known about a batch's targets.
@@ -152,6 +151,10 @@ impl Decoder {
         let mut x = self.embed(batch)?;
         for l in 0..self.layers.len() {
             x = self.layer(l, &x, &attention, pass)?;
+            if pass.frozen {
+                // Forgets how it was made, so that each layer's inner values are freed at once.
+                x = x.detach();
+            }
         }
         Ok(x)
     }
@@ -162,7 +165,7 @@ impl Decoder {
     /// As [`Decoder::hidden`].
     pub fn scores(&self, batch: &Batch, pass: Pass<'_>) -> Result<Scores> {
         let hidden = self.hidden(batch, pass)?;
-        self.scores_of(&hidden, batch, pass.adapter.is_some())
+        self.scores_of(&hidden, batch, pass.adapter.is_some() && !pass.frozen)
     }
 
     fn scores_of(&self, hidden: &Tensor, batch: &Batch, differentiable: bool) -> Result<Scores> {

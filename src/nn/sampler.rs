@@ -174,7 +174,7 @@ impl<'a> Sampler<'a> {
             if requests[request].prompt.is_empty() {
                 return Err(candle_core::Error::Msg("a prompt has at least one token".into()).into());
             }
-            batch.push(Sequence { prompt: &requests[request].prompt, completions: &[] });
+            batch.push(Sequence { prompt: &requests[request].prompt, branches: &[] });
         }
         let heads = self.decoder.architecture().heads;
         let layers = self.decoder.layers.len();

@@ -2,7 +2,7 @@
 //! resuming change nothing?
 
 mod gradients;
-mod models;
+pub(crate) mod models;
 
 use candle_core::{Device, Tensor};
 
@@ -41,18 +41,25 @@ fn packed_and_shared_sequences_score_as_alone() {
     let completions = [words(4, 70), words(5, 1), words(6, 9)];
     let mut together = Batch::default();
     together.push_text(&other);
-    let all: Vec<&[u32]> = completions.iter().map(Vec::as_slice).collect();
-    together.push(Sequence { prompt: &prompt, completions: &all });
+    let all: Vec<Branch<'_>> = completions.iter().map(|one| Branch::of(one)).collect();
+    together.push(Sequence { prompt: &prompt, branches: &all });
     let mut alone = Vec::new();
     let mut batch = Batch::default();
     batch.push_text(&other);
     alone.extend(scores(&decoder, &batch, pass));
     for completion in &all {
         let mut batch = Batch::default();
-        batch.push(Sequence { prompt: &prompt, completions: &[completion] });
+        batch.push(Sequence { prompt: &prompt, branches: &[*completion] });
         alone.extend(scores(&decoder, &batch, pass));
     }
     close(&scores(&decoder, &together, pass), &alone, 2e-5);
+    // The same texts, with a part of the prompt read in each branch.
+    let (common, rest) = prompt.split_at(60);
+    let branches: Vec<Branch<'_>> = all.iter().map(|one| Branch { read: rest, ..*one }).collect();
+    let mut split = Batch::default();
+    split.push_text(&other);
+    split.push(Sequence { prompt: common, branches: &branches });
+    close(&scores(&decoder, &split, pass), &alone, 2e-5);
     assert!(together.rows_len() < 2 * prompt.len(), "the prompt lies in the batch once");
     assert_eq!(together.completions()[1].len(), 70);
 }
@@ -73,12 +80,12 @@ fn gradients_of_a_shared_prompt_are_the_sum_of_those_apart() {
     let adapter = models::without_dropout(&decoder);
     let prompt = words(2, 40);
     let completions = [words(4, 70), words(6, 9)];
-    let all: Vec<&[u32]> = completions.iter().map(Vec::as_slice).collect();
+    let all: Vec<Branch<'_>> = completions.iter().map(|one| Branch::of(one)).collect();
     let mut together = Batch::default();
-    together.push(Sequence { prompt: &prompt, completions: &all });
+    together.push(Sequence { prompt: &prompt, branches: &all });
     let mut apart = Batch::default();
     for completion in &all {
-        apart.push(Sequence { prompt: &prompt, completions: &[completion] });
+        apart.push(Sequence { prompt: &prompt, branches: &[*completion] });
     }
     let (a, b) = (gradients_of(&decoder, &adapter, &together), gradients_of(&decoder, &adapter, &apart));
     close(&a, &b, 2e-3);
@@ -134,7 +141,7 @@ fn sampled_probabilities_are_the_scored_ones_whatever_is_drawn_beside() {
                 assert_eq!(one.ended, ends.contains(one.tokens.last().unwrap()));
                 assert!(one.ended || one.tokens.len() == 12);
                 let mut batch = Batch::default();
-                batch.push(Sequence { prompt: &request.prompt, completions: &[&one.tokens] });
+                batch.push(Sequence { prompt: &request.prompt, branches: &[Branch::of(&one.tokens)] });
                 close(&scores(&decoder, &batch, Pass::default()), &one.log_probabilities, 2e-5);
             }
         }

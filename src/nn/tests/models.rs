@@ -14,28 +14,28 @@ use crate::nn::ops::{Linear, RmsNorm};
 use crate::nn::weights::GGUF_LINEARS;
 use crate::nn::{Adapter, AdapterShape, Architecture, Decoder, Family, Pairing, Rope};
 
-pub(super) const VOCABULARY: usize = 60;
+pub(crate) const VOCABULARY: usize = 60;
 
-pub(super) fn random(seed: u64, len: usize) -> Vec<f32> {
+pub(crate) fn random(seed: u64, len: usize) -> Vec<f32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     (0..len).map(|_| random.random_range(-1.0f32..1.0)).collect()
 }
 
-pub(super) fn tensor(seed: u64, dims: &[usize], scale: f64) -> Tensor {
+pub(crate) fn tensor(seed: u64, dims: &[usize], scale: f64) -> Tensor {
     let values = random(seed, dims.iter().product());
     (Tensor::from_vec(values, dims, &Device::Cpu).unwrap() * scale).unwrap()
 }
 
-pub(super) fn words(seed: u64, len: usize) -> Vec<u32> {
+pub(crate) fn words(seed: u64, len: usize) -> Vec<u32> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     (0..len).map(|_| random.random_range(0..VOCABULARY as u32)).collect()
 }
 
-pub(super) fn tiny(family: Family) -> Decoder {
+pub(crate) fn tiny(family: Family) -> Decoder {
     model(family, 24)
 }
 
-pub(super) fn wider() -> Decoder {
+pub(crate) fn wider() -> Decoder {
     model(Family::Llama, 32)
 }
 
@@ -89,11 +89,11 @@ fn model(family: Family, width: usize) -> Decoder {
 }
 
 /// An adapter that changes something, with dropout.
-pub(super) fn adapter(decoder: &Decoder) -> Adapter {
+pub(crate) fn adapter(decoder: &Decoder) -> Adapter {
     filled(decoder, 0.1)
 }
 
-pub(super) fn without_dropout(decoder: &Decoder) -> Adapter {
+pub(crate) fn without_dropout(decoder: &Decoder) -> Adapter {
     filled(decoder, 0.0)
 }
 
@@ -106,7 +106,7 @@ fn filled(decoder: &Decoder, dropout: f32) -> Adapter {
 }
 
 /// Log-probabilities of every token after the first, one whole text, by plain tensor operations.
-pub(super) fn reference(decoder: &Decoder, tokens: &[u32]) -> Vec<f32> {
+pub(crate) fn reference(decoder: &Decoder, tokens: &[u32]) -> Vec<f32> {
     let rows = tokens.len();
     let ids = Tensor::new(tokens, &Device::Cpu).unwrap();
     let mut x = decoder.embedding.index_select(&ids, 0).unwrap();
@@ -204,7 +204,7 @@ fn named(decoder: &Decoder) -> Vec<(String, Tensor)> {
     all
 }
 
-pub(super) fn write_gguf(decoder: &Decoder, path: &Path) {
+pub(crate) fn write_gguf(decoder: &Decoder, path: &Path) {
     let a = decoder.architecture();
     let name = "qwen2";
     let number = |value: usize| Value::U32(value as u32);
@@ -228,7 +228,7 @@ pub(super) fn write_gguf(decoder: &Decoder, path: &Path) {
     gguf_file::write(&mut std::fs::File::create(path).unwrap(), &metadata, &tensors).unwrap();
 }
 
-pub(super) fn write_folder(decoder: &Decoder, folder: &Path) {
+pub(crate) fn write_folder(decoder: &Decoder, folder: &Path) {
     let a = decoder.architecture();
     let config = serde_json::json!({
         "model_type": "qwen2", "hidden_size": a.width, "intermediate_size": a.inner,

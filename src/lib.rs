@@ -34,6 +34,10 @@ pub mod feedback;
 pub mod models;
 pub mod registry;
 
+// Offline: how the policy learns.
+pub mod nn;
+pub mod sft;
+
 // Offline: what people said becomes rows to learn from.
 pub mod dataset;
 pub mod jobs;

@@ -15,7 +15,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::nn::{
-    Adapter, AdapterShape, AdamW, AdamWSettings, Batch, Checkpoint, Decoder, NnError, Pass, Schedule, clip,
+    AdamW, AdamWSettings, Adapter, AdapterShape, Batch, Checkpoint, Decoder, NnError, Pass, Schedule, clip,
 };
 use plan::Plan;
 
@@ -257,7 +257,8 @@ impl<'a> Training<'a> {
             state: State::default(),
         };
         if let Some(found) = Checkpoint::load(&checkpoint, adapter, moments)? {
-            let problem = |problem: String| NnError::Checkpoint { path: checkpoint.display().to_string(), problem };
+            let problem =
+                |problem: String| NnError::Checkpoint { path: checkpoint.display().to_string(), problem };
             let (fingerprint, state): (String, State) =
                 serde_json::from_str(&found.state).map_err(|error| problem(error.to_string()))?;
             if fingerprint != training.fingerprint() {

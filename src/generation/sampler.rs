@@ -82,7 +82,11 @@ impl Sampler {
         let weights: Vec<f32> = logits.iter().map(|l| ((l - greatest) / self.temperature).exp()).collect();
         let total: f32 = weights.iter().filter(|w| w.is_finite()).sum();
         if self.top_p >= 1.0 {
-            return draw(weights.into_iter().enumerate().map(|(token, w)| (token as u32, w)), total, &mut self.random);
+            return draw(
+                weights.into_iter().enumerate().map(|(token, w)| (token as u32, w)),
+                total,
+                &mut self.random,
+            );
         }
         // Tokens below this weight together weigh less than 1 - top_p, so none of them is in the nucleus.
         #[expect(clippy::cast_precision_loss, reason = "vocabularies are far below 2^24")]

@@ -103,7 +103,9 @@ impl Adapter {
 
     /// [`Adapter::variables`] with their names.
     pub(super) fn named_in_order(&self) -> Vec<(String, Tensor)> {
-        let names = |l: usize| LINEARS.iter().flat_map(move |name| ["a", "b"].map(|end| format!("layers.{l}.{name}.{end}")));
+        let names = |l: usize| {
+            LINEARS.iter().flat_map(move |name| ["a", "b"].map(|end| format!("layers.{l}.{name}.{end}")))
+        };
         let names = (0..self.layers.len()).flat_map(names);
         names.zip(self.variables()).map(|(name, var)| (name, var.as_tensor().clone())).collect()
     }

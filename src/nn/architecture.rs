@@ -57,7 +57,8 @@ impl Architecture {
         let metadata = &content.metadata;
         let text = |key: &str| metadata.get(key).and_then(|value| value.to_string().ok());
         let name = text("general.architecture").map(String::as_str).unwrap_or_default();
-        let family = Family::named(name).ok_or_else(|| format!("architecture {name:?} can not be trained"))?;
+        let family =
+            Family::named(name).ok_or_else(|| format!("architecture {name:?} can not be trained"))?;
         let find = |key: &str| metadata.get(&format!("{name}.{key}"));
         let count = |key: &str| {
             let value = find(key).and_then(as_count);

@@ -288,7 +288,8 @@ impl CustomOp3 for Attention {
         _out: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let gradients = with_values([q, k, v, grad], |[q_, k_, v_, grad]| self.gradients((q_, k_, v_), grad))?;
+        let gradients =
+            with_values([q, k, v, grad], |[q_, k_, v_, grad]| self.gradients((q_, k_, v_), grad))?;
         let [d_q, d_k, d_v] = gradients;
         let tensor = |data, like: &Tensor| Tensor::from_vec(data, like.shape(), like.device()).map(Some);
         Ok((tensor(d_q, q)?, tensor(d_k, k)?, tensor(d_v, v)?))

@@ -72,7 +72,9 @@ impl Checkpoint {
         for ((name, var), moments) in names.zip(adapter.variables()).zip(&mut optimizer.moments) {
             let mut take = |kind: &str| {
                 let found = tensors.remove(&format!("{kind}.{name}"));
-                found.filter(|tensor| tensor.shape() == var.shape()).ok_or_else(|| problem(&format!("{kind}.{name} is missing")))
+                found
+                    .filter(|tensor| tensor.shape() == var.shape())
+                    .ok_or_else(|| problem(&format!("{kind}.{name} is missing")))
             };
             var.set(&take("value")?.to_device(var.device())?)?;
             moments.0 = take("mean")?.flatten_all()?.to_vec1()?;
@@ -98,7 +100,8 @@ pub(super) fn write(
     }
     let mut views = Vec::with_capacity(bytes.len());
     for (name, dims, raw) in &bytes {
-        let view = TensorView::new(safetensors::Dtype::F32, dims.clone(), raw).map_err(candle_core::Error::from)?;
+        let view =
+            TensorView::new(safetensors::Dtype::F32, dims.clone(), raw).map_err(candle_core::Error::from)?;
         views.push((name.as_str(), view));
     }
     let file = safetensors::serialize(views, Some(metadata)).map_err(candle_core::Error::from)?;

@@ -91,7 +91,10 @@ pub(crate) fn product(
         false => gemm::Parallelism::None,
     };
     let keep = if mode == Store::Sum { 1.0 } else { 0.0 };
-    #[expect(unsafe_code, reason = "the crate's only entrance; extents were checked against the slices above")]
+    #[expect(
+        unsafe_code,
+        reason = "the crate's only entrance; extents were checked against the slices above"
+    )]
     // SAFETY: every element addressed by (extent, strides) lies inside its slice (`fits` and the length of `target`),
     // and `target` is borrowed mutably, so it aliases neither operand.
     unsafe {

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::ops::Linear;
 use super::kernel::{Matrix, Store, product, softmax};
+use super::ops::Linear;
 use super::tensors::{values, with_values};
 
 /// Positions whose logits exist together: at 49,152 tokens 25 MB, small beside the weights and large enough for the
@@ -106,8 +106,7 @@ impl CustomOp1 for LogProbabilities {
 
     fn bwd(&self, hidden: &Tensor, _out: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
         let width = self.head.dims()?.1;
-        let mut slope =
-            std::mem::take(&mut self.found.lock().unwrap_or_else(PoisonError::into_inner).slope);
+        let mut slope = std::mem::take(&mut self.found.lock().unwrap_or_else(PoisonError::into_inner).slope);
         with_values([grad], |[grad]| {
             for (row, grad) in slope.chunks_exact_mut(width).zip(grad) {
                 row.iter_mut().for_each(|value| *value *= grad);

@@ -12,8 +12,8 @@ use candle_core::{Device, Tensor};
 
 use super::adapter::Adapter;
 use super::decoder::Decoder;
-use super::ops::Linear;
 use super::kernel::{Matrix, Store, product};
+use super::ops::Linear;
 use super::tensors::with_values;
 use super::weights::GGUF_LINEARS;
 use super::{NnError, Result};

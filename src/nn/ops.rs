@@ -79,9 +79,8 @@ impl CustomOp2 for SwiGlu {
         _out: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (d_gate, d_up) = with_values([gate, up, grad], |[gate, up, grad]| {
-            Ok(kernel::swiglu_backward(gate, up, grad))
-        })?;
+        let (d_gate, d_up) =
+            with_values([gate, up, grad], |[gate, up, grad]| Ok(kernel::swiglu_backward(gate, up, grad)))?;
         let tensor = |data, like: &Tensor| Tensor::from_vec(data, like.shape(), like.device()).map(Some);
         Ok((tensor(d_gate, gate)?, tensor(d_up, up)?))
     }

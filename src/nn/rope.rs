@@ -60,7 +60,8 @@ impl Rotation {
     }
 
     fn turn(&self, row: usize, head: &mut [f32], sign: f32) {
-        let (cos, sin) = (&self.cos[row * self.half..][..self.half], &self.sin[row * self.half..][..self.half]);
+        let (cos, sin) =
+            (&self.cos[row * self.half..][..self.half], &self.sin[row * self.half..][..self.half]);
         match self.pairing {
             Pairing::Neighbours => {
                 for ((pair, c), s) in head.chunks_exact_mut(2).zip(cos).zip(sin) {

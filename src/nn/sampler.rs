@@ -163,12 +163,7 @@ impl<'a> Sampler<'a> {
     }
 
     /// Reads the prompts of some requests and draws each completion's first token.
-    fn prefill(
-        &self,
-        requests: &[SampleRequest],
-        chosen: &[usize],
-        sampling: Sampling,
-    ) -> Result<Vec<Live>> {
+    fn prefill(&self, requests: &[SampleRequest], chosen: &[usize], sampling: Sampling) -> Result<Vec<Live>> {
         let mut batch = Batch::default();
         for &request in chosen {
             if requests[request].prompt.is_empty() {
@@ -205,7 +200,8 @@ impl<'a> Sampler<'a> {
         let logits = self.logits(&last.collect::<Vec<_>>())?;
         let vocabulary = self.decoder.vocabulary();
         let mut born = Vec::new();
-        for ((&request, mut cache), logits) in chosen.iter().zip(caches).zip(logits.chunks_exact(vocabulary)) {
+        for ((&request, mut cache), logits) in chosen.iter().zip(caches).zip(logits.chunks_exact(vocabulary))
+        {
             cache.filled = cache.room;
             let prompt = Arc::new(cache);
             for index in 0..requests[request].completions {

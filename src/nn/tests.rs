@@ -68,9 +68,8 @@ fn gradients_of(decoder: &Decoder, adapter: &Adapter, batch: &Batch) -> Vec<f32>
     let pass = Pass { adapter: Some(adapter), dropout_seed: Some(7), ..Pass::default() };
     let scores = decoder.scores(batch, pass).unwrap();
     let gradients = scores.log_probabilities.sum_all().unwrap().backward().unwrap();
-    let flat = |var: &candle_core::Var| {
-        gradients.get(var).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
-    };
+    let flat =
+        |var: &candle_core::Var| gradients.get(var).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     adapter.variables().into_iter().flat_map(flat).collect()
 }
 
@@ -129,8 +128,7 @@ fn sampled_probabilities_are_the_scored_ones_whatever_is_drawn_beside() {
             seed: 100 * seed,
         };
         let requests = [request(1, 3), request(2, 1), request(3, 2)];
-        let sampling =
-            Sampling { temperature: 1.0, top_p: 1.0, repetition_penalty: 1.0, max_tokens: 12 };
+        let sampling = Sampling { temperature: 1.0, top_p: 1.0, repetition_penalty: 1.0, max_tokens: 12 };
         let ends = [3, 5, 8];
         let draw = |width| Sampler::new(&decoder, &ends, width).sample(&requests, sampling, |_| true);
         let (narrow, wide) = (draw(1).unwrap(), draw(16).unwrap());
@@ -145,7 +143,8 @@ fn sampled_probabilities_are_the_scored_ones_whatever_is_drawn_beside() {
                 close(&scores(&decoder, &batch, Pass::default()), &one.log_probabilities, 2e-5);
             }
         }
-        let different = narrow.iter().flatten().map(|one| &one.tokens).collect::<std::collections::HashSet<_>>();
+        let different =
+            narrow.iter().flatten().map(|one| &one.tokens).collect::<std::collections::HashSet<_>>();
         assert!(different.len() > 3, "completions of one prompt have random streams of their own");
     }
 }

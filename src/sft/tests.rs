@@ -19,7 +19,7 @@ fn examples() -> Vec<Example> {
 fn settings() -> Settings {
     Settings {
         adapter: AdapterShape { rank: 16, alpha: 32.0, dropout: 0.0 },
-        learning_rate: 2e-2,
+        learning_rate: 8e-3,
         epochs: 40,
         batch: 6,
         max_sequence_tokens: 64,
@@ -65,9 +65,8 @@ fn an_interrupted_run_ends_as_an_uninterrupted_one() {
         Settings { epochs: 2, adapter: AdapterShape { dropout: 0.2, ..settings().adapter }, ..settings() };
     let whole = train(&decoder, (train_on, validate_on), (&settings, folder.path()), |_| true).unwrap();
     for stop_at in [1, 4, 9] {
-        let stopped = train(&decoder, (train_on, validate_on), (&settings, other.path()), |step| {
-            step.done < stop_at
-        });
+        let stopped =
+            train(&decoder, (train_on, validate_on), (&settings, other.path()), |step| step.done < stop_at);
         assert!(matches!(stopped, Err(SftError::Stopped { step }) if step == stop_at));
     }
     let resumed = train(&decoder, (train_on, validate_on), (&settings, other.path()), |_| true).unwrap();

@@ -91,11 +91,8 @@ fn of_attention() {
     let positions: Vec<u32> = (0..5).chain(0..70).chain([70]).chain(70..73).collect();
     for pairing in [Pairing::Neighbours, Pairing::Halves] {
         let rope = Rope { theta: 100.0, width: 6, factors: vec![1.0, 2.0, 4.0], pairing };
-        let attention = Attention {
-            heads,
-            groups: Arc::new(groups.clone()),
-            rotation: Arc::new(rope.at(&positions)),
-        };
+        let attention =
+            Attention { heads, groups: Arc::new(groups.clone()), rotation: Arc::new(rope.at(&positions)) };
         let arguments = [tensor(1, &[79, 24], 1.0), tensor(2, &[79, 12], 1.0), tensor(3, &[79, 12], 1.0)];
         check(&arguments, |x| x[0].apply_op3(&x[1], &x[2], attention.clone()).unwrap());
     }

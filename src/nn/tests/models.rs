@@ -61,8 +61,15 @@ fn model(family: Family, width: usize) -> Decoder {
     let mut layers = Vec::new();
     for _ in 0..2 {
         let (query, key) = (heads.query * heads.width, heads.key * heads.width);
-        let dims =
-            [(query, width), (key, width), (key, width), (width, query), (40, width), (40, width), (width, 40)];
+        let dims = [
+            (query, width),
+            (key, width),
+            (key, width),
+            (width, query),
+            (40, width),
+            (40, width),
+            (width, 40),
+        ];
         let linears = dims.map(|(outputs, inputs)| {
             let biased = family == Family::Qwen2 && inputs == width && outputs <= query && outputs != 40;
             let bias = biased.then(|| next(&[outputs], 0.3));
@@ -151,7 +158,8 @@ fn attention(decoder: &Decoder, layer: &Layer, (q, k, v): (&Tensor, &Tensor, &Te
     let mask = Tensor::from_vec(mask, (rows, rows), &Device::Cpu).unwrap();
     let heads: Vec<Tensor> = (0..query)
         .map(|h| {
-            let at = |x: &Tensor, h: usize| x.narrow(1, h, 1).unwrap().squeeze(1).unwrap().contiguous().unwrap();
+            let at =
+                |x: &Tensor, h: usize| x.narrow(1, h, 1).unwrap().squeeze(1).unwrap().contiguous().unwrap();
             let shared = h / (query / key);
             let scores = at(&q, h).matmul(&at(&k, shared).t().unwrap()).unwrap();
             let scores = ((scores / (width as f64).sqrt()).unwrap() + &mask).unwrap();
@@ -224,7 +232,8 @@ pub(crate) fn write_gguf(decoder: &Decoder, path: &Path) {
         .into_iter()
         .map(|(name, tensor)| (name, QTensor::quantize(&tensor, GgmlDType::F32).unwrap()))
         .collect();
-    let tensors: Vec<(&str, &QTensor)> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    let tensors: Vec<(&str, &QTensor)> =
+        tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     gguf_file::write(&mut std::fs::File::create(path).unwrap(), &metadata, &tensors).unwrap();
 }
 
@@ -251,9 +260,9 @@ pub(crate) fn write_folder(decoder: &Decoder, folder: &Path) {
             ("ffn_", "mlp."),
         ];
         let name = pairs.iter().fold(name, |name, (from, to)| name.replace(from, to));
-        ["gate", "up", "down"].iter().fold(name, |name, part| {
-            name.replace(&format!("mlp.{part}."), &format!("mlp.{part}_proj."))
-        })
+        ["gate", "up", "down"]
+            .iter()
+            .fold(name, |name, part| name.replace(&format!("mlp.{part}."), &format!("mlp.{part}_proj.")))
     };
     let tensors = named(decoder).into_iter().map(|(name, tensor)| (renamed(name), tensor)).collect();
     candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).unwrap();

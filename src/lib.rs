@@ -3,8 +3,7 @@
 //! Two functions tell the product:
 //!
 //! 1. [`chat::answer`] = admit → retrieve → prompt → generate → record: one turn, online.
-//! 2. `improve::improve` = dataset → fine-tune → reward → policy → evaluate → publish → promote: the learning loop,
-//!    offline (it arrives with the trainer).
+//! 2. [`improve::improve`] = dataset → fine-tune → merge → evaluate → publish → promote: the learning loop, offline.
 //!
 //! The modules below stand in reading order; each begins with the question it answers.
 
@@ -34,15 +33,12 @@ pub mod feedback;
 pub mod models;
 pub mod registry;
 
-// Offline: how the policy learns.
+// Offline: improve the policy from what people said.
+pub mod improve;
+pub mod jobs;
+pub mod dataset;
 pub mod nn;
 pub mod sft;
-
-// Offline: what people said becomes rows to learn from.
-pub mod dataset;
-pub mod jobs;
-
-// Offline: how good answers are.
 pub mod evaluation;
 
 // What people see.

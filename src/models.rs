@@ -43,6 +43,14 @@ const SUPPORTED: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 /// writes one has nothing more to say.
 const ENDS: [&str; 5] = ["<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>"];
 
+/// How weights of a GGUF file are written in a format: the number that GGUF has for the file as a whole, and the type
+/// of a tensor with given dimensions.
+pub(crate) fn conversion(
+    format: WeightFormat,
+) -> (u32, impl Fn(&[usize]) -> candle_core::quantized::GgmlDType) {
+    (gguf::file_type(format), move |dims: &[usize]| gguf::dtype(format, dims))
+}
+
 /// Weights on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Weights {
@@ -69,6 +77,8 @@ pub struct BaseModel {
     pub name: String,
     /// What the engine loads.
     pub weights: Weights,
+    /// The weights as they were published; the same as `weights` where nothing is converted.
+    pub source: Weights,
     /// SHA-256 of the model as it was published (for a folder: over the names and digests of its files).
     pub source_sha256: [u8; 32],
     /// SHA-256 of what the engine loads.
@@ -126,6 +136,7 @@ struct Described {
 struct OnDisk {
     name: String,
     weights: Weights,
+    source: Weights,
     source_sha256: [u8; 32],
     serving_sha256: [u8; 32],
     serving_format: WeightFormat,
@@ -296,6 +307,7 @@ fn from_gguf(
     let files = OnDisk {
         name: name.to_owned(),
         weights: Weights::Gguf(serving.gguf.path),
+        source: Weights::Gguf(path.to_owned()),
         source_sha256,
         serving_sha256: serving.sha256,
         serving_format: serving.format,
@@ -309,6 +321,7 @@ fn from_folder(config: &ModelsConfig, name: &str, folder: &Path) -> Result<BaseM
     let files = OnDisk {
         name: name.to_owned(),
         weights: Weights::Safetensors(folder.to_owned()),
+        source: Weights::Safetensors(folder.to_owned()),
         source_sha256: sha256,
         serving_sha256: sha256,
         serving_format: gguf::resolve(config.weight_format, safetensors::parameters(folder)?),
@@ -329,6 +342,7 @@ fn assemble(files: OnDisk, described: Described, source: &Path) -> Result<BaseMo
     let base = BaseModel {
         name: files.name,
         weights: files.weights,
+        source: files.source,
         source_sha256: files.source_sha256,
         serving_sha256: files.serving_sha256,
         serving_format: files.serving_format,

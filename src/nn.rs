@@ -28,7 +28,7 @@ pub use attention::Heads;
 pub use batch::{Batch, Branch, Sequence, Target};
 pub use checkpoint::Checkpoint;
 pub use decoder::{Decoder, Pass, Scores};
-pub use merge::{Merged, merge_gguf};
+pub use merge::{Merged, merge_folder, merge_gguf};
 pub use optimizer::{AdamW, AdamWSettings, Schedule, clip};
 pub use rope::{Pairing, Rope};
 pub use sampler::{Completion, SampleRequest, Sampler, Sampling};

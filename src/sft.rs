@@ -21,8 +21,6 @@ use plan::Plan;
 
 /// Joint norm to which gradients are clipped.
 const CLIP: f32 = 1.0;
-/// Share of the steps in which the learning rate rises.
-const WARMUP: f32 = 0.1;
 /// How often the validation loss is measured in one pass over the data.
 const VALIDATIONS_PER_EPOCH: u64 = 2;
 /// Validations without a better loss after which training stops.
@@ -81,6 +79,8 @@ pub struct Settings {
     pub adapter: AdapterShape,
     /// Highest learning rate.
     pub learning_rate: f32,
+    /// Share of the steps in which the rate rises.
+    pub warmup: f32,
     /// Passes over the data.
     pub epochs: u32,
     /// Examples a step.
@@ -240,7 +240,7 @@ impl<'a> Training<'a> {
     ) -> Result<Self, SftError> {
         let adapter = Adapter::new(decoder, settings.adapter, settings.seed)?;
         let total = plan.steps();
-        let warmup = (total as f32 * WARMUP).ceil() as u64;
+        let warmup = (total as f32 * settings.warmup).ceil() as u64;
         let schedule = Schedule { peak: settings.learning_rate, warmup, total };
         let checkpoint = folder.join("checkpoint.safetensors");
         let moments = AdamWSettings::default();

@@ -80,7 +80,10 @@ impl Gguf {
 
     /// Whether a conversion to `format` would change nothing.
     pub(super) fn is_in(&self, format: WeightFormat) -> bool {
-        self.content.tensor_infos.values().all(|tensor| tensor.ggml_dtype == dtype(format, tensor))
+        self.content
+            .tensor_infos
+            .values()
+            .all(|tensor| tensor.ggml_dtype == dtype(format, tensor.shape.dims()))
     }
 
     /// Writes the same model in another format under its partial name; all metadata stay, and the same source gives
@@ -99,7 +102,10 @@ impl Gguf {
         for (name, info) in infos {
             let tensor = self.content.tensor(&mut source, name, &Device::Cpu).map_err(damaged)?;
             let dense = tensor.dequantize(&Device::Cpu).map_err(damaged)?;
-            tensors.push((name.as_str(), QTensor::quantize(&dense, dtype(format, info)).map_err(damaged)?));
+            tensors.push((
+                name.as_str(),
+                QTensor::quantize(&dense, dtype(format, info.shape.dims())).map_err(damaged)?,
+            ));
             done += size_bytes(info);
             at(done);
         }
@@ -138,10 +144,10 @@ pub(super) fn resolve(format: WeightFormat, parameters: usize) -> WeightFormat {
 
 /// The format of one tensor. Vectors (norms, biases) are small and their precision matters; rows that are no whole
 /// number of blocks can not be 8-bit.
-fn dtype(format: WeightFormat, tensor: &TensorInfo) -> GgmlDType {
-    let row = tensor.shape.dims().last().copied().unwrap_or(0);
+pub(super) fn dtype(format: WeightFormat, dims: &[usize]) -> GgmlDType {
+    let row = dims.last().copied().unwrap_or(0);
     match format {
-        _ if tensor.shape.rank() < 2 => GgmlDType::F32,
+        _ if dims.len() < 2 => GgmlDType::F32,
         WeightFormat::F32 => GgmlDType::F32,
         WeightFormat::Q8_0 if row % GgmlDType::Q8_0.block_size() == 0 => GgmlDType::Q8_0,
         WeightFormat::Q8_0 | WeightFormat::F16 | WeightFormat::Auto => GgmlDType::F16,
@@ -149,7 +155,7 @@ fn dtype(format: WeightFormat, tensor: &TensorInfo) -> GgmlDType {
 }
 
 /// The number GGUF has for "mostly this format".
-fn file_type(format: WeightFormat) -> u32 {
+pub(super) fn file_type(format: WeightFormat) -> u32 {
     match format {
         WeightFormat::F32 => 0,
         WeightFormat::F16 | WeightFormat::Auto => 1,

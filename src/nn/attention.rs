@@ -16,7 +16,7 @@ const BLOCK: usize = 64;
 
 /// Consecutive rows of a batch that attend causally to themselves, after all rows of their prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Span {
+pub(crate) struct Span {
     /// Rows of the batch.
     pub rows: Range<usize>,
     /// Rows of the same group that every row of this span sees: the shared prompt.
@@ -25,7 +25,7 @@ pub struct Span {
 
 /// Rows that have to do only with each other: a prompt and its completions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Group {
+pub(crate) struct Group {
     /// Rows of the batch.
     pub rows: Range<usize>,
     /// The spans that fill them, in order.

@@ -113,10 +113,6 @@ impl Decoder {
         &self.architecture
     }
 
-    pub(crate) fn rope(&self) -> &Rope {
-        &self.rope
-    }
-
     pub(crate) fn layers(&self) -> &[Layer] {
         &self.layers
     }

@@ -20,6 +20,7 @@ fn settings() -> Settings {
     Settings {
         adapter: AdapterShape { rank: 16, alpha: 32.0, dropout: 0.0 },
         learning_rate: 8e-3,
+        warmup: 0.1,
         epochs: 40,
         batch: 6,
         max_sequence_tokens: 64,

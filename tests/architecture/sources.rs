@@ -19,7 +19,15 @@ const DOORS: &[(&str, &[&str])] = &[
     ("tantivy", &["src/retrieval"]),
     (
         "candle_core",
-        &["src/retrieval.rs", "src/retrieval/encoder", "src/models", "src/generation/mistralrs", "src/nn"],
+        &[
+            "src/retrieval.rs",
+            "src/retrieval/encoder",
+            "src/models",
+            "src/generation/mistralrs",
+            "src/nn",
+            "src/sft",
+            "src/improve",
+        ],
     ),
     ("candle_nn", &["src/retrieval/encoder", "src/models", "src/nn"]),
     ("candle_transformers", &["src/retrieval/encoder", "src/models", "src/nn"]),

@@ -1,0 +1,327 @@
+//! How does the policy improve from what people said? One cycle: dataset → fine-tune → merge → evaluate → publish →
+//! promote.
+//!
+//! Every run starts from the base model with all there is to learn from. It is resumable at each step: what a step
+//! made lies in the run's folder, and a step that finds it goes on from there.
+
+mod candidate;
+mod examination;
+mod material;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::config::{Config, WeightFormat};
+use crate::dataset::snapshot::{self, Grounding, Snapshot};
+use crate::domain::{Outcome, Run, Verdict};
+use crate::error::Error;
+use crate::evaluation::EvaluationError;
+use crate::generation::{GenerationError, base_id};
+use crate::jobs::{Reporter, run_folder, sft_settings};
+use crate::ledger::{Ledger, LedgerError};
+use crate::models::{BaseModel, ModelCodec, ModelsError};
+use crate::nn::NnError;
+use crate::prompt::PromptBuilder;
+use crate::registry::{BaseRef, Manifest, Registry, RegistryError, TemplateRef};
+use crate::retrieval::{Library, RetrievalError, SentenceEncoder};
+use crate::sft::{self, SftError, Trained};
+
+pub use examination::{Examined, examine};
+pub use material::{Question, questions};
+
+/// Fewest demonstrations to fine-tune on: with less, an adapter repeats them and nothing else.
+pub const FEWEST_DEMONSTRATIONS: usize = 20;
+
+/// Why a cycle did not finish.
+#[derive(Debug, thiserror::Error)]
+pub enum ImproveError {
+    /// There is too little to learn from.
+    #[error(
+        "{found} demonstrations are there to learn from, at least {FEWEST_DEMONSTRATIONS} are needed; write ideal \
+         answers in the console, approve corrections, or import some"
+    )]
+    TooFew {
+        /// How many there are, duplicates and those on restricted pages left out.
+        found: usize,
+    },
+    /// The worker was told to stop; the run goes on from here.
+    #[error("interrupted")]
+    Interrupted,
+    /// The dataset can not be made.
+    #[error("dataset")]
+    Dataset(#[source] Error),
+    /// A prompt can not be built.
+    #[error("prompts")]
+    Prompt(#[source] Error),
+    /// The request's settings are not valid.
+    #[error(transparent)]
+    Settings(#[from] crate::jobs::JobsError),
+    /// The base model can not be had.
+    #[error(transparent)]
+    Models(#[from] ModelsError),
+    /// The base model can not be served.
+    #[error(transparent)]
+    Generation(#[from] GenerationError),
+    /// The index can not be opened.
+    #[error(transparent)]
+    Retrieval(#[from] RetrievalError),
+    /// Fine-tuning failed.
+    #[error("fine-tuning")]
+    Sft(#[source] SftError),
+    /// The model failed.
+    #[error(transparent)]
+    Nn(#[from] NnError),
+    /// The answers can not be compared.
+    #[error(transparent)]
+    Evaluation(#[from] EvaluationError),
+    /// The generation can not be published or promoted.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
+    /// The database failed.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A file of the run can not be read or written.
+    #[error("{path}")]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A thread of ours panicked.
+    #[error("a task of the run failed")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+impl From<SftError> for ImproveError {
+    fn from(error: SftError) -> Self {
+        match error {
+            SftError::Stopped { .. } => Self::Interrupted,
+            other => Self::Sft(other),
+        }
+    }
+}
+
+/// What a cycle works with.
+#[derive(Debug, Clone)]
+pub struct Workshop {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// Demonstrations, runs and pointers.
+    pub ledger: Arc<dyn Ledger>,
+    /// Generations.
+    pub registry: Registry,
+    /// Where passages are retrieved again for rows that have none.
+    pub library: Arc<Library>,
+    /// The sentence model, when one is configured.
+    pub encoder: Option<Arc<SentenceEncoder>>,
+    /// The base model on disk.
+    pub base: Arc<BaseModel>,
+    /// Its tokenizer and template.
+    pub codec: Arc<ModelCodec>,
+    /// The prompts that chat uses.
+    pub prompts: PromptBuilder,
+}
+
+impl Workshop {
+    /// Opens everything beside a server that may be running on the same data directory: nothing here takes its locks.
+    /// Fetches the models when they are missing.
+    ///
+    /// # Errors
+    /// When a model can not be had, or the index or the generations can not be opened.
+    pub async fn open(config: Arc<Config>, ledger: Arc<dyn Ledger>) -> Result<Self, ImproveError> {
+        let registry = Registry::open(&config.data_dir, Arc::clone(&ledger)).await?;
+        let opening = Arc::clone(&config);
+        let (base, library, encoder) = tokio::task::spawn_blocking(move || {
+            let progress = crate::models::for_this_process();
+            let base = crate::models::prepare(&opening.models, progress.as_ref())?;
+            let folder = crate::models::prepare_sentence(&opening.models, progress.as_ref())?;
+            let encoder = folder.map(|folder| SentenceEncoder::load(&folder)).transpose()?.map(Arc::new);
+            let index = opening.data_dir.join("index");
+            let library = Library::open(&index, &opening.retrieval, encoder.clone())?;
+            Ok::<_, ImproveError>((base, library, encoder))
+        })
+        .await??;
+        let workshop = Self {
+            codec: Arc::new(base.codec()?),
+            prompts: PromptBuilder::new(&config.prompt),
+            base: Arc::new(base),
+            library: Arc::new(library),
+            config,
+            ledger,
+            registry,
+            encoder,
+        };
+        workshop.registry.adopt(&workshop.base_manifest()).await?;
+        Ok(workshop)
+    }
+
+    /// The base model as a generation.
+    fn base_manifest(&self) -> Manifest {
+        let id = base_id(&self.base, &self.config.generation);
+        Manifest::of_base(id, BaseRef::of(&self.base), self.templates(), self.base.serving_format)
+    }
+
+    fn templates(&self) -> TemplateRef {
+        TemplateRef {
+            prompt: self.prompts.template_hash().to_owned(),
+            chat: self.codec.template_hash().to_owned(),
+        }
+    }
+
+    /// Finds passages for rows that have none.
+    #[must_use]
+    pub fn grounding(&self) -> Grounding {
+        Grounding::new(Arc::clone(&self.library), &self.config.retrieval)
+    }
+
+    /// The file or folder of the weights to train: what is served where that is exact, else the model as published, so that low-rank parts
+    /// are added before weights are quantised.
+    #[must_use]
+    pub fn trained_weights(&self) -> &Path {
+        match self.base.serving_format {
+            WeightFormat::F16 | WeightFormat::F32 => self.base.weights.path(),
+            WeightFormat::Q8_0 | WeightFormat::Auto => self.base.source.path(),
+        }
+    }
+}
+
+/// Does one cycle. With at least [`FEWEST_DEMONSTRATIONS`] it ends with a generation: a candidate whatever its scores,
+/// the active one with `promote`.
+///
+/// # Errors
+/// When there is too little to learn from, a part fails, or the worker is told to stop.
+pub async fn improve(workshop: &Workshop, run: &Run, report: &Reporter) -> Result<Outcome, ImproveError> {
+    let work = Work::open(workshop, run, report)?;
+    let dataset = work.dataset().await?;
+    let material = work.material(dataset).await?;
+    let trained = work.fine_tune(&material).await?;
+    let candidate = work.merge(trained).await?;
+    let examined = work.evaluate(&material, &candidate).await?;
+    let published = work.publish(&material, candidate, &examined).await?;
+    work.promote(published, examined).await
+}
+
+/// One run's work.
+struct Work<'a> {
+    workshop: &'a Workshop,
+    run: &'a Run,
+    report: &'a Reporter,
+    folder: PathBuf,
+    settings: sft::Settings,
+}
+
+impl<'a> Work<'a> {
+    fn open(workshop: &'a Workshop, run: &'a Run, report: &'a Reporter) -> Result<Self, ImproveError> {
+        let folder = run_folder(&workshop.config.data_dir, &run.id);
+        std::fs::create_dir_all(&folder).map_err(io(&folder))?;
+        let settings = sft_settings(&run.request.sft, &workshop.config.sft)?.into();
+        Ok(Self { workshop, run, report, folder, settings })
+    }
+
+    /// The snapshot this run learns from: taken once, then kept, so that a resumed run learns from the same.
+    async fn dataset(&self) -> Result<Snapshot, ImproveError> {
+        let (name, data_dir) = (self.folder.join("dataset"), &self.workshop.config.data_dir);
+        let snapshot = match std::fs::read_to_string(&name) {
+            Ok(hash) => snapshot::load(data_dir, hash.trim()).map_err(ImproveError::Dataset)?,
+            Err(_) => {
+                self.report.progress("dataset", 0, 1);
+                let options = snapshot::Options {
+                    include_restricted: self.run.request.sft.include_restricted,
+                    ..snapshot::Options::default()
+                };
+                let grounding = self.workshop.grounding();
+                let taken = snapshot::take(self.workshop.ledger.as_ref(), &grounding, &options).await;
+                let taken = taken.map_err(ImproveError::Dataset)?;
+                taken.write(data_dir).map_err(|error| ImproveError::Dataset(error.into()))?;
+                write_whole(&name, taken.hash().as_bytes())?;
+                taken
+            }
+        };
+        self.report.progress("dataset", 1, 1);
+        let found = snapshot.rows().len();
+        if found < FEWEST_DEMONSTRATIONS {
+            return Err(ImproveError::TooFew { found });
+        }
+        Ok(snapshot)
+    }
+
+    /// Trains an adapter of the base model on the material.
+    async fn fine_tune(&self, material: &Arc<material::Material>) -> Result<Trained, ImproveError> {
+        let (material, settings) = (Arc::clone(material), self.settings.clone());
+        let (folder, report) = (self.folder.clone(), self.report.clone());
+        let trained = tokio::task::spawn_blocking(move || {
+            let sides = (material.train.as_slice(), material.validation.as_slice());
+            sft::train(&material.decoder, sides, (&settings, &folder), |step| {
+                tell(&report, &step);
+                !report.cancelled()
+            })
+        });
+        Ok(trained.await??)
+    }
+
+    /// Makes the generation the active one if that was asked for.
+    async fn promote(&self, published: Manifest, examined: Examined) -> Result<Outcome, ImproveError> {
+        if self.run.request.promote {
+            self.workshop.registry.promote(&published.id, None).await?;
+        }
+        let reasons = examined.remarks.clone();
+        let metrics = examined.metrics();
+        Ok(Outcome { generation: Some(published.id), state: Verdict::Succeeded, reasons, metrics })
+    }
+}
+
+impl From<crate::config::SftConfig> for sft::Settings {
+    fn from(config: crate::config::SftConfig) -> Self {
+        // A pass of 1,024 tokens keeps the default model's training under 2.5 GB resident.
+        const PASS_TOKENS: usize = 1024;
+        Self {
+            adapter: crate::nn::AdapterShape {
+                rank: config.rank,
+                alpha: config.alpha as f32,
+                dropout: config.dropout as f32,
+            },
+            learning_rate: config.learning_rate as f32,
+            warmup: config.warmup as f32,
+            epochs: u32::try_from(config.epochs).unwrap_or(u32::MAX),
+            batch: config.batch,
+            max_sequence_tokens: config.max_sequence_tokens,
+            pass_tokens: PASS_TOKENS,
+            recompute: false,
+            seed: config.seed,
+        }
+    }
+}
+
+fn tell(report: &Reporter, step: &sft::Step) {
+    report.progress("fine-tune", step.done, step.total);
+    let mut values = vec![
+        ("loss", f64::from(step.loss)),
+        ("learning_rate", f64::from(step.learning_rate)),
+        ("grad_norm", f64::from(step.gradient_norm)),
+        ("tokens_per_second", f64::from(step.tokens_per_second)),
+    ];
+    values.extend(step.validation_loss.map(|loss| ("validation_loss", f64::from(loss))));
+    report.point(step.done, &values);
+}
+
+fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ImproveError {
+    let path = path.to_owned();
+    move |source| ImproveError::Io { path, source }
+}
+
+/// Writes a small file so that it is there whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ImproveError> {
+    use std::io::Write;
+    let partial = path.with_extension("partial");
+    let write = || {
+        let mut file = std::fs::File::create(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&partial, path)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        std::fs::File::open(folder)?.sync_all()
+    };
+    write().map_err(io(path))
+}

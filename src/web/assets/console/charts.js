@@ -37,6 +37,7 @@ function chart(title, curves) {
     shape("path", { class: "axis", d: `M${left} ${top}V${height - bottom}H${width - right}` }),
     text([left - 6, top + 8], "end", short(high)), ...(high === low ? [] : [text([left - 6, height - bottom], "end", short(low))]),
     text([left, height - 6], "start", short(first)), text([width - right, height - 6], "end", short(last)), ...lines);
-  const legend = curves.map(([name, curve], index) => h("span", { class: `key key-${index}` }, `${name} ${short(curve.at(-1)[1])}`));
+  const legend = curves.map(([name, curve], index) => h("span", { class: `key key-${index}` },
+    `${curves.length > 1 ? name : "last"} ${short(curve.at(-1)[1])}`));
   return h("figure", { class: "chart" }, h("figcaption", {}, h("span", { class: "label" }, title), h("span", { class: "keys-of-chart" }, legend)), picture);
 }

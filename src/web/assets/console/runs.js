@@ -21,13 +21,14 @@ const SFT_OPTIONS = [
   ["learning_rate", "Learning rate", "any"],
   ["epochs", "Epochs", "1"],
   ["batch", "Demonstrations a step", "1"],
-  ["max_sequence_tokens", "Longest demonstration (tokens)", "1"],
+  ["max_sequence_tokens", "Longest, in tokens", "1"],
   ["seed", "Seed", "1"],
 ];
 
 const runPath = (id) => `/v1/runs/${encodeURIComponent(id)}`;
 const isOver = (run) => !["queued", "running"].includes(run.state);
 const words = (name) => name.replaceAll("_", " ");
+const titled = (name) => words(name[0].toUpperCase() + name.slice(1));
 
 function runsPage(app) {
   const page = new RunsPage(app);
@@ -209,7 +210,7 @@ function curvesOf(run) {
   const names = Object.keys(series).filter((name) => series[name].length > 0);
   if (names.length === 0) return null;
   const joined = TOGETHER.map(([title, members]) => [title, members.filter((name) => names.includes(name))]).filter(([, members]) => members.length > 0);
-  const alone = names.filter((name) => !joined.some(([, members]) => members.includes(name))).map((name) => [words(name), [name]]);
+  const alone = names.filter((name) => !joined.some(([, members]) => members.includes(name))).map((name) => [titled(name), [name]]);
   const charts = [...joined, ...alone].map(([title, members]) => chart(title, members.map((name) => [words(name), series[name]])));
   return section("Curves", h("div", { class: "charts" }, charts));
 }

@@ -18,6 +18,7 @@ mod passages;
 mod person;
 mod render;
 mod routes;
+mod runs;
 mod search;
 mod sse;
 mod widget;

@@ -19,6 +19,7 @@ use crate::chat::Chat;
 use crate::config::{Config, ConfigError};
 use crate::domain::now;
 use crate::generation::{GenerationError, Generator, Slot};
+use crate::jobs::{Supervisor, WorkerProgram};
 use crate::ledger::{Ledger, LedgerError};
 use crate::models::ModelsError;
 use crate::prompt::PromptBuilder;
@@ -88,6 +89,8 @@ pub struct Application {
     data_dir: DataDir,
     /// Answers instead of the configured model; tests set it.
     generator: Option<Arc<dyn Generator>>,
+    /// Works on runs instead of this program; tests set it.
+    worker: Option<WorkerProgram>,
 }
 
 impl Application {
@@ -100,13 +103,22 @@ impl Application {
         let listener = http::bind(&config.server.address()?.to_string())?;
         let metrics_listener = config.telemetry.metrics_listen.as_deref().map(http::bind).transpose()?;
         let metrics = Metrics::new()?;
-        Ok(Self { config: Arc::new(config), listener, metrics_listener, metrics, data_dir, generator: None })
+        let worker = WorkerProgram::this_one().ok();
+        let config = Arc::new(config);
+        Ok(Self { config, listener, metrics_listener, metrics, data_dir, generator: None, worker })
     }
 
     /// Serves this generator instead of loading the configured model.
     #[must_use]
     pub fn with_generator(mut self, generator: Arc<dyn Generator>) -> Self {
         self.generator = Some(generator);
+        self
+    }
+
+    /// Starts this program, instead of `attune worker`, when a run waits.
+    #[must_use]
+    pub fn with_worker(mut self, program: WorkerProgram) -> Self {
+        self.worker = Some(program);
         self
     }
 
@@ -127,7 +139,7 @@ impl Application {
     /// # Errors
     /// When a part can not be opened or the model can not be had; everything is closed again.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { config, listener, metrics_listener, metrics, data_dir, generator } = self;
+        let Self { config, listener, metrics_listener, metrics, data_dir, generator, worker } = self;
         let (readiness, ready) = watch::channel(Readiness::Loading("the sentence model".into()));
         let probes = http::probes_while_starting(&listener)?;
         let opened = Parts::open(&config, &data_dir, &metrics).await;
@@ -139,6 +151,8 @@ impl Application {
         tracing::info!("listening on http://{}", server.address);
         let _watcher = loading::follow_folders(&config, &parts.library, &metrics).await?;
         let housekeeping = tokio::spawn(housekeeping(Arc::clone(&context)));
+        let ending = stop.child_token();
+        let supervising = tokio::spawn(parts.supervisor(&config, &data_dir, worker).run(ending.clone()));
         let resyncing = tokio::spawn(loading::resync(Arc::clone(&config), Arc::clone(&context), RESYNC));
 
         let loaded = tokio::select! {
@@ -167,6 +181,9 @@ impl Application {
                 "stopping with answers in progress: their time is up"
             );
         }
+        // Nobody has asked for the end when the model could not be loaded.
+        ending.cancel();
+        supervising.await?;
         housekeeping.abort();
         resyncing.abort();
         parts.ledger.close().await;
@@ -200,6 +217,21 @@ impl Parts {
             runtime: tokio::runtime::Handle::current(),
         });
         Ok(Self { ledger, library, access, chat })
+    }
+
+    fn supervisor(
+        &self,
+        config: &Arc<Config>,
+        data_dir: &DataDir,
+        program: Option<WorkerProgram>,
+    ) -> Supervisor {
+        Supervisor {
+            ledger: Arc::clone(&self.ledger),
+            config: Arc::clone(config),
+            data_dir: data_dir.path().to_owned(),
+            metrics: self.chat.metrics.clone(),
+            program,
+        }
     }
 
     fn context(

@@ -4,7 +4,9 @@ mod doctor;
 mod exchange;
 mod indexing;
 mod models;
+mod run;
 mod tokens;
+mod worker;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -15,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::Application;
 use crate::config::{Config, Overrides};
 use crate::error::chain;
-use crate::{shutdown, telemetry};
+use crate::{jobs, shutdown, telemetry};
 
 /// What a command reports when it fails.
 type CommandResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
@@ -62,6 +64,11 @@ enum Command {
     Export(exchange::Export),
     /// Read JSON Lines of demonstrations, preferences, ratings or prompts.
     Import(exchange::Import),
+    /// Train: ask for a run and work on it, list, show or cancel runs.
+    #[command(subcommand)]
+    Run(run::Runs),
+    /// Work on runs that others asked for.
+    Worker(worker::WorkerArgs),
     /// Check that everything this configuration needs is there and works.
     Doctor,
 }
@@ -97,7 +104,15 @@ async fn execute(cli: Cli) -> CommandResult {
         overrides.listen.clone_from(&serve.listen);
         overrides.docs.clone_from(&serve.docs);
     }
-    let config = Config::load(cli.common.config.as_deref(), &overrides)?;
+    let stop = CancellationToken::new();
+    let (worker_name, config) = match cli.command {
+        Some(Command::Worker(_)) => jobs::handed_over(&stop)?.unzip(),
+        _ => (None, None),
+    };
+    let config = match config {
+        Some(config) => config,
+        None => Config::load(cli.common.config.as_deref(), &overrides)?,
+    };
     if cli.common.check_config {
         say("the configuration is valid");
         return Ok(());
@@ -111,6 +126,11 @@ async fn execute(cli: Cli) -> CommandResult {
         Some(Command::Tokens(tokens)) => tokens::run(config, tokens, json).await,
         Some(Command::Export(export)) => exchange::export(config, export).await,
         Some(Command::Import(import)) => exchange::import(config, import, json).await,
+        Some(Command::Run(runs)) => run::run(config, runs, json).await,
+        Some(Command::Worker(args)) => {
+            shutdown::on_signal(stop.clone());
+            worker::run(config, worker_name, args, stop).await
+        }
         Some(Command::Doctor) => doctor::run(config, json).await,
         None => Err("no command; try `attune serve --docs FOLDER`, or `attune --help`".into()),
     }
@@ -126,4 +146,10 @@ async fn serve(config: Config) -> CommandResult {
 #[expect(clippy::print_stdout, reason = "this is the command line's edge")]
 fn say(line: impl std::fmt::Display) {
     println!("{line}");
+}
+
+/// Prints a line about what is being done, apart from the results.
+#[expect(clippy::print_stderr, reason = "this is the command line's edge")]
+fn note(line: impl std::fmt::Display) {
+    eprintln!("{line}");
 }

@@ -13,13 +13,14 @@
 //!
 //! Imported rows come back as what they were. Rows that say the same (in every column that [`Row`] calls content)
 //! come once; blank answers, and pairs of equal texts, never. Every row carries where it came from and who may see
-//! it. Only 16 bytes a row are held in memory, and one prompt's thumbs.
+//! it. Only 16 bytes a row are held in memory, and one prompt's thumbs. What one run learns from is a [`snapshot`].
 
 mod export;
 mod import;
 mod parse;
 mod rows;
 mod signals;
+pub mod snapshot;
 #[cfg(test)]
 mod tests;
 

@@ -7,8 +7,11 @@
 //!    └────release──────┘  └── claimed again when its worker was not heard of for LEASE: at most MAX_ATTEMPTS times
 //! ```
 
+mod lock;
+mod process;
 mod reporter;
 mod request;
+mod supervisor;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -17,12 +20,15 @@ use std::path::{Path, PathBuf};
 
 use crate::config::Config;
 use crate::domain::{RunId, RunRequest, now};
-use crate::error::Error;
+use crate::error::{Error, ErrorCode};
 use crate::ledger::{Ledger, LedgerError};
 
 pub use crate::domain::{Outcome, Progress, Run, RunState, Stage, Verdict};
+pub use lock::WorkerLock;
+pub use process::{WorkerProgram, handed_over, lower_priority};
 pub use reporter::{Interruption, Reporter};
 pub use request::{complete, sft_settings};
+pub use supervisor::Supervisor;
 pub use worker::{Ended, MAX_ATTEMPTS, Timing, Worked, Worker, worker_name};
 
 /// Why something about runs could not be done.
@@ -36,6 +42,18 @@ pub enum JobsError {
         /// The range.
         problem: &'static str,
     },
+    /// Another worker works in the data directory.
+    #[error("another worker is at work in data directory {0}; one at a time")]
+    Busy(PathBuf),
+    /// The data directory can not be written.
+    #[error("{path}: {source}")]
+    Lock {
+        /// The lock's file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The database failed, or the run's state does not allow it.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -46,6 +64,8 @@ impl From<JobsError> for Error {
         match error {
             JobsError::Invalid { field, .. } => Self::invalid(field, error.to_string()),
             JobsError::Ledger(error) => error.into(),
+            busy @ JobsError::Busy(_) => Self::new(ErrorCode::Conflict, busy.to_string()),
+            lock @ JobsError::Lock { .. } => Self::internal(lock),
         }
     }
 }

@@ -4,7 +4,8 @@
 //! 2. Readiness turns 503; requests are still taken for `server.drain_delay_seconds`, until load balancers know.
 //! 3. New questions are turned away; the listener closes; streams in flight have `server.drain_seconds` to end.
 //! 4. Answers whose readers have gone are recorded.
-//! 5. Folder watching stops; the ledger finishes writing and closes; the data directory's lock is released.
+//! 5. The worker process writes a checkpoint and gives its run back; it has been told at the first step.
+//! 6. Folder watching stops; the ledger finishes writing and closes; the data directory's lock is released.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ const INTERRUPTED: i32 = 130;
 pub fn on_signal(stop: CancellationToken) {
     tokio::spawn(async move {
         if wait_for_signal().await.is_ok() {
-            tracing::info!("stopping: finishing answers in progress; a second signal stops at once");
+            tracing::info!("stopping: finishing what is in progress; a second signal stops at once");
             stop.cancel();
         }
         if wait_for_signal().await.is_ok() {

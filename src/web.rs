@@ -85,6 +85,8 @@ const CONSOLE: &str = concat!(
     include_str!("web/assets/console/documents.js"),
     include_str!("web/assets/console/ideal.js"),
     include_str!("web/assets/console/judge.js"),
+    include_str!("web/assets/console/charts.js"),
+    include_str!("web/assets/console/runs.js"),
     include_str!("web/assets/console/console.js"),
     "})();\n",
 );

@@ -6,7 +6,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::{
     answers, chat, comparisons, demonstrations, documents, exchange, feedback, health, models, passages,
-    person, search, widget,
+    person, runs, search, widget,
 };
 
 /// The OpenAPI document.
@@ -30,6 +30,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
         demonstrations::create, demonstrations::list, demonstrations::get, demonstrations::put,
         demonstrations::delete, demonstrations::restore,
         exchange::export, exchange::import,
+        runs::create, runs::list, runs::get, runs::cancel,
         search::search, passages::get,
         documents::list, documents::get, documents::put, documents::delete,
         person::me, widget::token,

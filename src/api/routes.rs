@@ -10,7 +10,7 @@ use crate::config::WidgetConfig;
 use super::observe::observe;
 use super::{
     Context, answers, chat, comparisons, demonstrations, documents, exchange, feedback, health, models,
-    openapi, passages, person, search, widget,
+    openapi, passages, person, runs, search, widget,
 };
 
 /// How long a browser may remember that another site is allowed.
@@ -25,6 +25,7 @@ pub fn configure(context: web::Data<Context>) -> impl FnOnce(&mut ServiceConfig)
             .configure(questions)
             .configure(judgements)
             .configure(knowledge)
+            .configure(learning)
             .configure(operations)
             .configure(crate::web::configure);
         app.app_data(context).service(scope);
@@ -93,6 +94,12 @@ fn knowledge(app: &mut ServiceConfig) {
                 .route(put().to(documents::put))
                 .route(delete().to(documents::delete)),
         );
+}
+
+fn learning(app: &mut ServiceConfig) {
+    app.service(web::resource("/v1/runs").route(post().to(runs::create)).route(get().to(runs::list)))
+        .service(web::resource("/v1/runs/{id}").route(get().to(runs::get)))
+        .service(web::resource("/v1/runs/{id}/cancel").route(post().to(runs::cancel)));
 }
 
 fn operations(app: &mut ServiceConfig) {

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Longest line: a conversation with its passages is far shorter, and a file without line ends must not fill memory.
-const MAX_LINE_BYTES: u64 = 16 << 20;
+pub(super) const MAX_LINE_BYTES: u64 = 16 << 20;
 /// Bytes copied at once.
 const COPY_BYTES: usize = 64 << 10;
 /// Rows handed to the ledger at once.
@@ -165,7 +165,7 @@ impl Reading {
 }
 
 /// The text of a line without its end and, on the first, the byte order mark.
-fn text_of(line: &[u8], number: u64) -> Result<&str> {
+pub(super) fn text_of(line: &[u8], number: u64) -> Result<&str> {
     if line.len() as u64 == MAX_LINE_BYTES && !line.ends_with(b"\n") {
         let problem = format!("row: the line is longer than {} MiB", MAX_LINE_BYTES >> 20);
         return Err(at_line(number, "row", &problem));
@@ -177,7 +177,7 @@ fn text_of(line: &[u8], number: u64) -> Result<&str> {
     Ok(text.trim())
 }
 
-fn at_line(number: u64, column: &str, problem: &str) -> Error {
+pub(super) fn at_line(number: u64, column: &str, problem: &str) -> Error {
     Error::invalid(column, format!("line {number}: {problem}"))
 }
 

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::rows::{Context, Format, Preference, Prompt, Sft, Unpaired, said};
+use super::snapshot::Split;
 use crate::domain::{AccessLabel, Author, Groups, Message};
 
 /// What is wrong with a row.
@@ -26,15 +27,14 @@ pub(super) enum Body {
     Prompt(Prompt),
 }
 
+/// `kind` of a question that the knowledge base does not answer.
+const UNANSWERABLE: &str = "unanswerable";
+
 type Columns = Map<String, Value>;
 
 /// Reads one line; `None` when the row is one to leave out (a question kept for evaluation, or without an answer).
 pub(super) fn row(format: Format, line: &str) -> Result<Option<(Body, Context)>> {
-    let columns = match serde_json::from_str(line) {
-        Ok(Value::Object(columns)) => columns,
-        Ok(_) => return Err(wrong("row", "each line must be a JSON object")),
-        Err(error) => return Err(wrong("row", &format!("this is not JSON: {}", reason(&error)))),
-    };
+    let columns = columns(line)?;
     let body = match format {
         Format::Sft => {
             if !wanted(&columns) {
@@ -46,19 +46,63 @@ pub(super) fn row(format: Format, line: &str) -> Result<Option<(Body, Context)>>
         Format::Unpaired => Body::Unpaired(unpaired(&columns)?),
         Format::Prompts => Body::Prompt(Prompt { prompt: prompt(&columns)? }),
     };
-    let context = Context {
-        user: text_if(&columns, "user")?,
-        passages: texts_if(&columns, "passages")?,
-        access: access(&columns)?,
+    Ok(Some((body, context(&columns)?)))
+}
+
+/// A row to examine a model with.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Examined {
+    pub(super) id: Option<String>,
+    pub(super) body: Sft,
+    pub(super) context: Context,
+    pub(super) split: Option<Split>,
+    /// Documents that hold the answer.
+    pub(super) pages: Vec<String>,
+}
+
+/// Reads one line of a set to examine a model with, of whatever split; `None` when it has no answer to compare with.
+pub(super) fn examined(line: &str) -> Result<Option<Examined>> {
+    let columns = columns(line)?;
+    if present(&columns, "kind").and_then(Value::as_str) == Some(UNANSWERABLE) {
+        return Ok(None);
+    }
+    let id = match present(&columns, "id") {
+        Some(Value::Number(id)) => Some(id.to_string()),
+        _ => text_if(&columns, "id")?,
     };
-    Ok(Some((body, context)))
+    let unknown = || wrong("split", "must be train, validation or held_out");
+    let split = match text_if(&columns, "split")? {
+        Some(name) => Some(Split::named(&name).ok_or_else(unknown)?),
+        None => None,
+    };
+    let pages = match text_if(&columns, "page")? {
+        Some(page) => vec![page],
+        None => texts_if(&columns, "pages")?.unwrap_or_default(),
+    };
+    Ok(Some(Examined { id, body: sft(&columns)?, context: context(&columns)?, split, pages }))
+}
+
+fn columns(line: &str) -> Result<Columns> {
+    match serde_json::from_str(line) {
+        Ok(Value::Object(columns)) => Ok(columns),
+        Ok(_) => Err(wrong("row", "each line must be a JSON object")),
+        Err(error) => Err(wrong("row", &format!("this is not JSON: {}", reason(&error)))),
+    }
+}
+
+fn context(columns: &Columns) -> Result<Context> {
+    Ok(Context {
+        user: text_if(columns, "user")?,
+        passages: texts_if(columns, "passages")?,
+        access: access(columns)?,
+    })
 }
 
 /// Whether a line of a question file is to be learnt from. Other rows always are.
 fn wanted(columns: &Columns) -> bool {
     let text = |column| columns.get(column).and_then(Value::as_str);
     let learnt = text("split").is_none_or(|split| split == "train");
-    text("question").is_none() || (learnt && text("kind") != Some("unanswerable"))
+    text("question").is_none() || (learnt && text("kind") != Some(UNANSWERABLE))
 }
 
 fn sft(columns: &Columns) -> Result<Sft> {

@@ -143,8 +143,13 @@ async fn a_stopped_worker_gives_its_run_back_and_the_next_goes_on_from_the_check
     let file = harness.folder().join("count");
     let stop = CancellationToken::new();
     let work = async |_: &Run, reporter: &Reporter| {
-        stop.cancel();
-        count(&file, u64::MAX, reporter).await
+        let stopping = async {
+            while reporter.report().series.curve("loss").len() < 5 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            stop.cancel();
+        };
+        tokio::join!(count(&file, u64::MAX, reporter), stopping).0
     };
     let worked = worker(&harness, &stop).work_once(None, &work).await.unwrap();
     assert_eq!(worked.unwrap().ended, Ended::Released);
@@ -191,19 +196,17 @@ async fn a_worker_whose_run_was_taken_stops_and_writes_nothing_more() {
 async fn a_worker_takes_runs_as_they_come_until_it_is_stopped() {
     let harness = Harness::sqlite().await;
     let stop = CancellationToken::new();
-    let working = tokio::spawn({
-        let worker = worker(&harness, &stop);
-        async move {
-            let work = async |_: &Run, _: &Reporter| Err::<Outcome, _>(WorkError::Empty);
-            worker.work(&work).await.unwrap();
+    let worker = worker(&harness, &stop);
+    let work = async |_: &Run, _: &Reporter| Err::<Outcome, _>(WorkError::Empty);
+    let asking = async {
+        for _ in 0..3 {
+            let id = queued(&harness).await;
+            while !find(&harness, &id).await.state.is_over() {
+                tokio::time::sleep(TIMING.poll).await;
+            }
         }
-    });
-    for _ in 0..3 {
-        let id = queued(&harness).await;
-        while !find(&harness, &id).await.state.is_over() {
-            tokio::time::sleep(TIMING.poll).await;
-        }
-    }
-    stop.cancel();
-    working.await.unwrap();
+        stop.cancel();
+    };
+    let (working, ()) = tokio::join!(worker.work(&work), asking);
+    working.unwrap();
 }

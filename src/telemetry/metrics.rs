@@ -1,8 +1,8 @@
 //! What is measured? One declared struct; each field's doc comment is the metric's HELP text.
 
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Why a metric could not be declared or written.
@@ -57,6 +57,10 @@ macro_rules! metrics {
     };
     (@new IntCounter, $name:literal, $help:expr) => { IntCounter::new($name, $help) };
     (@new IntGauge, $name:literal, $help:expr) => { IntGauge::new($name, $help) };
+    (@new Gauge, $name:literal, $help:expr) => { Gauge::new($name, $help) };
+    (@new GaugeVec, $name:literal, $help:expr, [$($label:literal),*]) => {
+        GaugeVec::new(Opts::new($name, $help), &[$($label),*])
+    };
     (@new IntCounterVec, $name:literal, $help:expr, [$($label:literal),*]) => {
         IntCounterVec::new(Opts::new($name, $help), &[$($label),*])
     };
@@ -124,6 +128,22 @@ metrics! {
     swaps: IntCounterVec("attune_swaps_total", ["outcome"]),
     /// Seconds a ledger write took, by operation.
     ledger_write_seconds: HistogramVec("attune_ledger_write_duration_seconds", ["operation"]; SEARCH_SECONDS),
+    /// Training runs by stage and state, of every server on the database.
+    runs: IntGaugeVec("attune_runs", ["stage", "state"]),
+    /// How much of its present phase the run being worked on has done, 0 to 1; absent when none is.
+    run_progress: GaugeVec("attune_run_progress_ratio", ["stage"]),
+    /// Seconds the last run that ended with a generation took, from the moment a worker took it up.
+    run_duration_seconds: GaugeVec("attune_run_last_duration_seconds", ["stage"]),
+    /// When a run last ended with a generation, in seconds since the epoch; absent is never.
+    run_last_success: IntGaugeVec("attune_run_last_success_timestamp_seconds", ["stage"]),
+    /// When the worker of the run being worked on was last heard of, in seconds since the epoch; 0 when none is.
+    run_heartbeat: IntGauge("attune_run_heartbeat_timestamp_seconds"),
+    /// Tokens a second the run being worked on trains on; 0 when it does not say.
+    training_tokens_per_second: Gauge("attune_training_tokens_per_second"),
+    /// 1 while a worker process of this server is at work.
+    worker_up: IntGauge("attune_worker_up"),
+    /// Worker processes of this server that are gone, by how: ended, failed.
+    worker_exits: IntCounterVec("attune_worker_exits_total", ["outcome"]),
     /// Always 1; the labels say which build runs.
     build_info: IntGaugeVec("attune_build_info", ["version"]),
     /// 1 when the server can answer, else 0.

@@ -12,4 +12,5 @@ mod learning;
 mod limits;
 mod malformed;
 mod restricted;
+mod runs;
 mod snapshots;

@@ -11,6 +11,7 @@
 mod chat;
 mod console;
 mod driver;
+mod runs;
 mod safety;
 mod scripts;
 mod server;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use attune::access::tokens::{self, NewToken};
 use attune::app::Application;
-use attune::config::{AccessMode, Config};
+use attune::config::{AccessMode, Config, WorkerMode};
 use attune::domain::Role;
 use attune::generation::ScriptedGenerator;
 use attune::ledger::{self, Ledger};
@@ -56,6 +56,8 @@ impl Server {
         config.access.widget.origins = setup.origins;
         // Without the sentence model evidence is weaker; these tests are about pages, not about refusing.
         config.retrieval.answerable_threshold = 0.0;
+        // Runs are shown here, not worked on.
+        config.training.worker = WorkerMode::Manual;
         let generator = ScriptedGenerator::new("gen-scripted", script).pausing(setup.pause);
         let application = Application::build(config).unwrap().with_generator(Arc::new(generator));
         let url = format!("http://127.0.0.1:{}", application.port());

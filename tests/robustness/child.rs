@@ -27,6 +27,7 @@ pub(crate) struct Home {
     folder: tempfile::TempDir,
     pub(crate) data: PathBuf,
     pause: Duration,
+    habit: &'static str,
 }
 
 impl Home {
@@ -47,12 +48,17 @@ impl Home {
         );
         std::fs::write(folder.path().join("attune.toml"), config).unwrap();
         let pause = Duration::from_millis(1);
-        Self { folder, data, pause }
+        Self { folder, data, pause, habit: "" }
     }
 
     /// The model waits this long before each word.
     pub(crate) fn pausing(self, pause: Duration) -> Self {
         Self { pause, ..self }
+    }
+
+    /// Workers do this apart from working.
+    pub(crate) fn with_habit(self, habit: &'static str) -> Self {
+        Self { habit, ..self }
     }
 
     pub(crate) fn config_file(&self) -> PathBuf {
@@ -74,6 +80,7 @@ impl Home {
         let process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child::serve", "--ignored", "--nocapture"])
             .env(HOME, self.folder.path())
+            .env(crate::runs::HABIT, self.habit)
             .env("ROBUSTNESS_PAUSE", self.pause.as_micros().to_string())
             .stdin(Stdio::piped())
             .stdout(log.try_clone().unwrap())
@@ -215,6 +222,7 @@ fn serve() {
         shutdown::on_signal(stop.clone());
         let generator = ScriptedGenerator::new("gen-scripted", script).pausing(Duration::from_micros(pause));
         let app = Application::build(config).unwrap().with_generator(Arc::new(generator));
+        let app = app.with_worker(crate::runs::worker_program());
         let port = Path::new(&home).join("port");
         let unfinished = port.with_extension("new");
         std::fs::write(&unfinished, app.port().to_string()).unwrap();

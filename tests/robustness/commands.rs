@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use attune::jobs::WorkerLock;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 
@@ -183,6 +184,43 @@ async fn tokens_are_managed_beside_a_running_server() {
     assert!(succeeds(&["tokens", "list", "--config", &config]).contains("revoked"));
     let said = fails(&["tokens", "revoke", "nobody", "--config", &config]);
     assert!(said.contains("not found"), "{said}");
+}
+
+#[test]
+fn runs_are_asked_for_watched_and_cancelled_from_the_shell() {
+    let files = Files::new("");
+    let config = files.config();
+    let run = |arguments: &[&str]| [&["run"], arguments, &["--config", &config]].concat();
+    assert!(fails(&run(&["sft", "--rank", "0"])).contains("sft.rank must be 1 to 256"));
+    assert_eq!(succeeds(&run(&["list"])), "");
+    assert!(succeeds(&["worker", "--once", "--config", &config]).contains("nothing to do"));
+
+    // A worker is busy here, so that the run is only watched.
+    let data = files.path("data");
+    let lock = WorkerLock::take(Path::new(&data)).unwrap();
+    assert!(fails(&["worker", "--once", "--config", &config]).contains("another worker"));
+    let (watched, id) = std::thread::scope(|scope| {
+        let watching = scope.spawn(|| attune(&run(&["improve", "--promote", "--epochs", "3", "--json"])));
+        let began = Instant::now();
+        let id = loop {
+            let listed = json(&succeeds(&run(&["list", "--json"])));
+            if let Some(id) = listed[0]["id"].as_str() {
+                break id.to_owned();
+            }
+            assert!(began.elapsed() < PATIENCE, "the run was not queued");
+        };
+        assert!(succeeds(&run(&["list"])).contains("queued"));
+        assert!(succeeds(&run(&["cancel", &id])).contains("cancelled"));
+        (watching.join().unwrap(), id)
+    });
+    assert!(watched.status.success());
+    assert!(String::from_utf8(watched.stderr).unwrap().contains("a worker is busy"));
+    let shown = json(&String::from_utf8(watched.stdout).unwrap());
+    assert_eq!((&shown["id"], &shown["state"]), (&id.as_str().into(), &"cancelled".into()), "{shown}");
+    assert_eq!((&shown["request"]["promote"], &shown["request"]["sft"]["epochs"]), (&true.into(), &3.into()));
+    assert!(succeeds(&run(&["show", &id])).contains("improve cancelled"));
+    assert!(fails(&run(&["cancel", &id])).contains("the run is over"));
+    drop(lock);
 }
 
 #[tokio::test]

@@ -17,6 +17,7 @@ mod harness;
 mod disk;
 mod kill;
 mod leaks;
+mod runs;
 mod startup;
 mod stop;
 mod swap;

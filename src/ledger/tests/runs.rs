@@ -423,6 +423,8 @@ proptest! {
     #[test]
     fn any_sequence_follows_the_rules_on_sqlite(operations in operations()) {
         runtime().block_on(on_sqlite(|harness| async move {
+            // The whole of it, not only the ledger: the folder goes with it.
+            let harness = harness;
             follows_the_oracle(&*harness.ledger, operations).await;
         }));
     }
@@ -434,6 +436,8 @@ proptest! {
     #[test]
     fn any_sequence_follows_the_rules_on_postgres(operations in operations()) {
         runtime().block_on(on_postgres(|harness| async move {
+            // The whole of it, not only the ledger: the folder goes with it.
+            let harness = harness;
             follows_the_oracle(&*harness.ledger, operations).await;
         }));
     }

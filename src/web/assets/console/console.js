@@ -6,6 +6,7 @@ const PAGES = [
   { key: "documents", title: "Documents", icon: "page", make: documentsPage },
   { key: "ideal", title: "Ideal answers", icon: "pencil", make: idealPage },
   { key: "judge", title: "Judge", icon: "scales", make: judgePage },
+  { key: "runs", title: "Runs", icon: "chart", make: runsPage },
 ];
 const CONSOLE_ROLES = ["curator", "operator"];
 /** How long an undo is offered, in milliseconds: long enough to read and reach it (WCAG 2.2.1 has no need here: what

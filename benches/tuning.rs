@@ -27,7 +27,6 @@ use attune::improve::{Question, Workshop, examine, questions};
 use attune::jobs::Reporter;
 use attune::nn::Decoder;
 use attune::sft;
-use candle_core::Device;
 use clap::Parser;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -180,7 +179,7 @@ fn run(workshop: &Workshop, options: &Options, (train, held_out): (&Path, &Path)
     let (train, held_out) = (load(workshop, train), load(workshop, held_out));
     let examples: Vec<sft::Example> = train.into_iter().map(|question| question.tokens).collect();
     println!("{} rows to learn from, {} held out", examples.len(), held_out.len());
-    let decoder = Decoder::load(workshop.trained_weights(), &Device::Cpu).unwrap();
+    let decoder = Decoder::open(workshop.trained_weights()).unwrap();
     let report = Reporter::unattended();
     let trained = sft::train(&decoder, (&examples, &[]), (&settings, folder), |step| {
         if step.done % 10 == 0 {

@@ -1,6 +1,7 @@
 //! What can be done from the command line?
 
 mod doctor;
+mod evaluate;
 mod exchange;
 mod indexing;
 mod models;
@@ -69,6 +70,8 @@ enum Command {
     Run(run::Runs),
     /// Work on runs that others asked for.
     Worker(worker::WorkerArgs),
+    /// Compare a generation's answers with the human ones.
+    Evaluate(evaluate::Evaluate),
     /// Check that everything this configuration needs is there and works.
     Doctor,
 }
@@ -86,7 +89,8 @@ struct Serve {
 /// Runs the command of this process; errors are printed to standard error, with what to do.
 pub async fn run() -> ExitCode {
     let cli = Cli::parse();
-    match execute(cli).await {
+    // Boxed: the futures of all commands together are large.
+    match Box::pin(execute(cli)).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             #[expect(clippy::print_stderr, reason = "this is the command line's edge")]
@@ -131,6 +135,7 @@ async fn execute(cli: Cli) -> CommandResult {
             shutdown::on_signal(stop.clone());
             worker::run(config, worker_name, args, stop).await
         }
+        Some(Command::Evaluate(evaluate)) => evaluate::run(config, evaluate, json).await,
         Some(Command::Doctor) => doctor::run(config, json).await,
         None => Err("no command; try `attune serve --docs FOLDER`, or `attune --help`".into()),
     }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CommandResult, say};
 use crate::config::Config;
 use crate::domain::{Progress, RunId};
+use crate::improve::{ImproveError, Workshop, improve};
 use crate::jobs::{self, Ended, Outcome, Reporter, Run, Worked, Worker, WorkerLock, worker_name};
 use crate::ledger::Ledger;
 
@@ -27,17 +28,24 @@ pub(super) struct WorkerArgs {
     run: Option<String>,
 }
 
-/// Why a run's work failed.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum WorkError {
-    /// This build has no trainer.
-    #[error("stage {0} can not be worked on by this build")]
-    NoTrainer(crate::domain::Stage),
+/// Does the work of a run.
+async fn work(
+    config: &Arc<Config>,
+    ledger: &Arc<dyn Ledger>,
+    (run, reporter): (&Run, &Reporter),
+) -> Result<Outcome, ImproveError> {
+    reporter.progress("models", 0, 1);
+    let workshop = Workshop::open(Arc::clone(config), Arc::clone(ledger)).await?;
+    reporter.progress("models", 1, 1);
+    improve(&workshop, run, reporter).await
 }
 
-/// Does the work of a run.
-async fn work(_config: &Arc<Config>, run: &Run, _reporter: &Reporter) -> Result<Outcome, WorkError> {
-    Err(WorkError::NoTrainer(run.stage))
+/// Sets how many threads train.
+fn use_threads(config: &Config) {
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(config.training.threads).build_global();
+    if let Err(error) = threads {
+        tracing::debug!(%error, "the threads were set before");
+    }
 }
 
 pub(super) async fn run(
@@ -52,7 +60,8 @@ pub(super) async fn run(
     let worker = Worker::new(Arc::clone(&ledger), name.unwrap_or_else(worker_name), stop);
     let worker = worker.watched_by(watcher());
     let config = Arc::new(config);
-    let work = async |run: &Run, reporter: &Reporter| work(&config, run, reporter).await;
+    use_threads(&config);
+    let work = async |run: &Run, reporter: &Reporter| work(&config, &ledger, (run, reporter)).await;
     let only = args.run.map(RunId::from_wire);
     if args.once || only.is_some() {
         match worker.work_once(only.as_ref(), &work).await? {
@@ -74,7 +83,8 @@ pub(super) async fn work_until_over(
     stop: &CancellationToken,
 ) -> CommandResult {
     let worker = Worker::new(Arc::clone(ledger), worker_name(), stop.clone()).watched_by(watcher());
-    let work = async |run: &Run, reporter: &Reporter| work(config, run, reporter).await;
+    use_threads(config);
+    let work = async |run: &Run, reporter: &Reporter| work(config, ledger, (run, reporter)).await;
     while !stop.is_cancelled() && !is_over(ledger, run).await? {
         if worker.work_once(None, &work).await?.is_none() {
             // A worker elsewhere has one.

@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use candle_core::Device;
-
 use super::examination::Examined;
 use super::material::Material;
 use super::{ImproveError, Work, io};
@@ -45,7 +43,7 @@ impl Work<'_> {
             } else {
                 merge_gguf((&source, &target), &adapter, crate::models::conversion(format))?
             };
-            Ok::<_, ImproveError>((merged, Decoder::load(&target, &Device::Cpu)?))
+            Ok::<_, ImproveError>((merged, Decoder::open(&target)?))
         })
         .await??;
         self.report.progress("merge", 1, 1);

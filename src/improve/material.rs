@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use candle_core::Device;
-
 use super::{ImproveError, Work, Workshop};
 use crate::dataset::snapshot::{Example, Snapshot, Split};
 use crate::domain::PassageRef;
@@ -47,7 +45,7 @@ impl Work<'_> {
             let (train, validation) = (tokens(Split::Train)?, tokens(Split::Validation)?);
             let held_out = snapshot.side(Split::HeldOut).take(MOST_QUESTIONS);
             let questions = questions(&workshop, held_out)?;
-            let decoder = Decoder::load(workshop.trained_weights(), &Device::Cpu)?;
+            let decoder = Decoder::open(workshop.trained_weights())?;
             Ok::<_, ImproveError>(Material { snapshot, train, validation, questions, decoder })
         });
         Ok(Arc::new(material.await??))

@@ -53,6 +53,12 @@ impl Reporter {
         Self::new(RunReport::default(), None)
     }
 
+    /// A reporter for work outside a run, that tells a watcher about progress.
+    #[must_use]
+    pub fn watched_by(watcher: impl Fn(&Progress) + Send + Sync + 'static) -> Self {
+        Self::new(RunReport::default(), Some(Arc::new(watcher)))
+    }
+
     pub(super) fn new(report: RunReport, watcher: Option<Watcher>) -> Self {
         let live = Mutex::new(Live { report, phase: None });
         Self(Arc::new(Shared { live, interruption: AtomicU8::new(0), watcher }))

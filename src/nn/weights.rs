@@ -35,6 +35,14 @@ impl Named {
 }
 
 impl Decoder {
+    /// Reads a model into the memory of the processor that trains: see [`Decoder::load`].
+    ///
+    /// # Errors
+    /// As [`Decoder::load`].
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::load(path, &Device::Cpu)
+    }
+
     /// Reads a model: a GGUF file, or a folder with `config.json` and `*.safetensors`.
     ///
     /// # Errors

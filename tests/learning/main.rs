@@ -1,0 +1,10 @@
+//! Does each stage of the learning loop learn what is planted? On tiny random models, on the CPU, in seconds.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "tests stop at the first thing that is wrong"
+)]
+
+mod sft;
+mod tiny;

@@ -11,7 +11,6 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
     reason = "a measuring program: it prints, and stops at the first thing that is wrong"
 )]
 

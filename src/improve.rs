@@ -234,7 +234,7 @@ impl<'a> Work<'a> {
                 let grounding = self.workshop.grounding();
                 let taken = snapshot::take(self.workshop.ledger.as_ref(), &grounding, &options).await;
                 let taken = taken.map_err(ImproveError::Dataset)?;
-                taken.write(data_dir).map_err(|error| ImproveError::Dataset(error.into()))?;
+                taken.write(data_dir).map_err(ImproveError::Dataset)?;
                 write_whole(&name, taken.hash().as_bytes())?;
                 taken
             }

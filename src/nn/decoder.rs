@@ -146,7 +146,7 @@ impl Decoder {
         let attention = self.attention(batch);
         let mut x = self.embed(batch)?;
         for l in 0..self.layers.len() {
-            x = self.layer(l, &x, &attention, pass)?;
+            x = self.layer((l, &x), &attention, pass)?;
             if pass.frozen {
                 // Forgets how it was made, so that each layer's inner values are freed at once.
                 x = x.detach();
@@ -195,7 +195,7 @@ impl Decoder {
         let mut inputs = vec![self.embed(batch)?];
         for l in 0..self.layers.len() {
             let input = inputs.last().cloned().ok_or_else(|| candle_core::Error::Msg("no input".into()))?;
-            inputs.push(self.layer(l, &input, &attention, pass)?.detach());
+            inputs.push(self.layer((l, &input), &attention, pass)?.detach());
         }
         let last = Var::from_tensor(&inputs.pop().unwrap_or_else(|| self.embedding.clone()))?;
         let value = loss(&self.scores_of(last.as_tensor(), batch, true)?)?;
@@ -205,7 +205,7 @@ impl Decoder {
         for l in (0..self.layers.len()).rev() {
             let (Some(grad), Some(input)) = (upstream.take(), inputs.pop()) else { break };
             let input = Var::from_tensor(&input)?;
-            let cut = Cut { output: self.layer(l, input.as_tensor(), &attention, pass)?, input };
+            let cut = Cut { output: self.layer((l, input.as_tensor()), &attention, pass)?, input };
             let mut gradients = (&cut.output * &grad)?.sum_all()?.backward()?;
             upstream = gradients.remove(&cut.input);
             for (i, pair) in adapter.layers[l].iter().enumerate() {
@@ -233,7 +233,7 @@ impl Decoder {
         Ok(self.embedding.index_select(&tokens, 0)?)
     }
 
-    fn layer(&self, l: usize, x: &Tensor, attention: &Attention, pass: Pass<'_>) -> Result<Tensor> {
+    fn layer(&self, (l, x): (usize, &Tensor), attention: &Attention, pass: Pass<'_>) -> Result<Tensor> {
         let layer = &self.layers[l];
         let linear = |i: usize, x: &Tensor| self.linear((l, i), x, pass);
         let normed = layer.attention_norm.apply(x)?;

@@ -1,4 +1,4 @@
-//! How do gradients change the adapter? AdamW with moments that can be saved, a schedule, and clipping.
+//! How do gradients change the adapter? An optimizer with moments that can be saved, a schedule, and clipping.
 
 use candle_core::{Tensor, Var};
 use rayon::prelude::*;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Result;
 use super::tensors::with_values;
 
-/// Settings of AdamW (arXiv:1711.05101).
+/// Settings of `AdamW` (arXiv:1711.05101).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct AdamWSettings {
     /// Decay of the mean of gradients.
@@ -27,7 +27,7 @@ impl Default for AdamWSettings {
     }
 }
 
-/// AdamW with its moments.
+/// `AdamW` with its moments.
 #[derive(Debug, Clone)]
 pub struct AdamW {
     settings: AdamWSettings,

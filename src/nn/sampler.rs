@@ -94,7 +94,7 @@ impl Cache {
     }
 
     /// Writes position `at` of one layer from a row of all key heads.
-    fn write(&mut self, (layer, at): (usize, usize), k: &[f32], v: &[f32], width: usize) {
+    fn write(&mut self, (layer, at): (usize, usize), (k, v): (&[f32], &[f32]), width: usize) {
         let parts = k.chunks_exact(width).zip(v.chunks_exact(width)).enumerate();
         for (head, (k, v)) in parts {
             let start = (head * self.room + at) * width;
@@ -186,7 +186,7 @@ impl<'a> Sampler<'a> {
                     for (at, r) in group.rows.clone().enumerate() {
                         let mut turned = k[r * row..(r + 1) * row].to_vec();
                         turned.chunks_exact_mut(heads.width).for_each(|head| rotation.forward(r, head));
-                        cache.write((l, at), &turned, &v[r * row..(r + 1) * row], heads.width);
+                        cache.write((l, at), (&turned, &v[r * row..(r + 1) * row]), heads.width);
                     }
                 }
                 attention.run((&q, &k, &v))
@@ -243,7 +243,7 @@ impl<'a> Sampler<'a> {
                     q.iter_mut().for_each(|value| *value *= scale);
                     q.chunks_exact_mut(heads.width).for_each(|head| rotation.forward(row, head));
                     k.chunks_exact_mut(heads.width).for_each(|head| rotation.forward(row, head));
-                    one.own.write((l, one.own.filled - 1), k, v, heads.width);
+                    one.own.write((l, one.own.filled - 1), (k, v), heads.width);
                     attend(one, l, (heads, q), out);
                 });
                 Ok(out)

@@ -124,6 +124,9 @@ impl Worker {
             Ok(Err(error)) => Err(chain(&error)),
             Err(panic) => Err(format!("the work panicked: {}", panic_text(panic.as_ref()))),
         };
+        if let (Err(reason), None) = (&result, reporter.interruption()) {
+            tracing::error!(run = %run.id, stage = %run.stage, %reason, "the run failed");
+        }
         let ended = self.record(&run.id, &reporter, result).await?;
         tracing::info!(run = %run.id, ?ended, "the worker's time with the run is over");
         Ok(Some(Worked { run: run.id, ended }))

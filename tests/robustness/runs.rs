@@ -117,6 +117,22 @@ fn kill_9(home: &Home, id: &str) {
     assert!(Command::new("sh").args(["-c", &format!("kill -9 {pid}")]).status().unwrap().success());
 }
 
+/// The worker runs at the configured priority, the threads that work included.
+fn check_gives_way(home: &Home, id: &str) {
+    if !cfg!(target_os = "linux") {
+        return;
+    }
+    let pid = std::fs::read_to_string(folder(home, id).join("pid")).unwrap();
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let nice = threads.map(|thread| {
+        let stat = std::fs::read_to_string(thread.unwrap().path().join("stat")).unwrap();
+        // After the name in parentheses: the state is field 3, the niceness field 19.
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(16).unwrap().to_owned()
+    });
+    let nice: Vec<String> = nice.collect();
+    assert!(nice.len() > 1 && nice.iter().all(|nice| nice == "5"), "{nice:?}");
+}
+
 /// Every step was done once, in order.
 fn check_steps(home: &Home, id: &str) {
     let steps = std::fs::read_to_string(folder(home, id).join("steps")).unwrap();
@@ -150,6 +166,7 @@ async fn a_killed_worker_is_replaced_and_goes_on_from_its_checkpoint_while_peopl
     let server = home.start().await;
     let id = started(&server).await;
     passed(&home, &id, 20).await;
+    check_gives_way(&home, &id);
     kill_9(&home, &id);
     // Chat does not notice.
     let (status, answer) = server.post("/v1/chat/completions", asking("tag-killed")).await.unwrap();

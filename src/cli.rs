@@ -2,6 +2,7 @@
 
 mod doctor;
 mod exchange;
+mod generations;
 mod indexing;
 mod models;
 mod run;
@@ -69,6 +70,12 @@ enum Command {
     Run(run::Runs),
     /// Work on runs that others asked for.
     Worker(worker::WorkerArgs),
+    /// List generations, or show, verify and prune them.
+    Generations(generations::Generations),
+    /// Make a generation the active one.
+    Promote(generations::Promote),
+    /// Go back to the generation before the active one.
+    Rollback(generations::Rollback),
     /// Check that everything this configuration needs is there and works.
     Doctor,
 }
@@ -131,6 +138,9 @@ async fn execute(cli: Cli) -> CommandResult {
             shutdown::on_signal(stop.clone());
             worker::run(config, worker_name, args, stop).await
         }
+        Some(Command::Generations(generations)) => generations::run(config, generations, json).await,
+        Some(Command::Promote(promote)) => generations::promote(config, promote, json).await,
+        Some(Command::Rollback(rollback)) => generations::rollback(config, rollback, json).await,
         Some(Command::Doctor) => doctor::run(config, json).await,
         None => Err("no command; try `attune serve --docs FOLDER`, or `attune --help`".into()),
     }

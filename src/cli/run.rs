@@ -116,7 +116,12 @@ pub(super) async fn run(config: Config, runs: Runs, json: bool) -> CommandResult
                 RunState::Running => "its worker has been told; it ends at its next step",
                 _ => "cancelled",
             };
-            return Ok(if json { say(serde_json::json!({"state": state})) } else { say(words) });
+            if json {
+                say(serde_json::json!({"state": state}));
+            } else {
+                say(words);
+            }
+            return Ok(());
         }
     };
     jobs::lower_priority(&config);

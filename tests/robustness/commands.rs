@@ -53,7 +53,7 @@ pub(crate) fn attune(arguments: &[&str]) -> Output {
 
 /// Standard output of a command that must succeed.
 #[track_caller]
-fn succeeds(arguments: &[&str]) -> String {
+pub(crate) fn succeeds(arguments: &[&str]) -> String {
     let done = attune(arguments);
     assert!(done.status.success(), "attune {arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8(done.stdout).unwrap()

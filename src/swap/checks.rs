@@ -107,9 +107,6 @@ mod tests {
         assert!(near(mean_difference(&[f32::NEG_INFINITY], &[-50.0]), 0.0));
         assert!(near(mean_difference(&[], &[]), 0.0));
         let damaged = mean_difference(&[f32::NAN, 0.0], &[0.0, 0.0]);
-        assert!(
-            damaged.is_nan(),
-            "what is no number never passes"
-        );
+        assert!(damaged.is_nan(), "what is no number never passes");
     }
 }

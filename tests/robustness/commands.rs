@@ -186,13 +186,17 @@ async fn tokens_are_managed_beside_a_running_server() {
     assert!(said.contains("not found"), "{said}");
 }
 
+/// The arguments of `attune run` with this configuration.
+fn run<'a>(config: &'a str, arguments: &[&'a str]) -> Vec<&'a str> {
+    [&["run"], arguments, &["--config", config]].concat()
+}
+
 #[test]
 fn runs_are_asked_for_watched_and_cancelled_from_the_shell() {
     let files = Files::new("");
     let config = files.config();
-    let run = |arguments: &[&str]| [&["run"], arguments, &["--config", &config]].concat();
-    assert!(fails(&run(&["sft", "--rank", "0"])).contains("sft.rank must be 1 to 256"));
-    assert_eq!(succeeds(&run(&["list"])), "");
+    assert!(fails(&run(&config, &["sft", "--rank", "0"])).contains("sft.rank must be 1 to 256"));
+    assert_eq!(succeeds(&run(&config, &["list"])), "");
     assert!(succeeds(&["worker", "--once", "--config", &config]).contains("nothing to do"));
 
     // A worker is busy here, so that the run is only watched.
@@ -200,17 +204,18 @@ fn runs_are_asked_for_watched_and_cancelled_from_the_shell() {
     let lock = WorkerLock::take(Path::new(&data)).unwrap();
     assert!(fails(&["worker", "--once", "--config", &config]).contains("another worker"));
     let (watched, id) = std::thread::scope(|scope| {
-        let watching = scope.spawn(|| attune(&run(&["improve", "--promote", "--epochs", "3", "--json"])));
+        let watching =
+            scope.spawn(|| attune(&run(&config, &["improve", "--promote", "--epochs", "3", "--json"])));
         let began = Instant::now();
         let id = loop {
-            let listed = json(&succeeds(&run(&["list", "--json"])));
+            let listed = json(&succeeds(&run(&config, &["list", "--json"])));
             if let Some(id) = listed[0]["id"].as_str() {
                 break id.to_owned();
             }
             assert!(began.elapsed() < PATIENCE, "the run was not queued");
         };
-        assert!(succeeds(&run(&["list"])).contains("queued"));
-        assert!(succeeds(&run(&["cancel", &id])).contains("cancelled"));
+        assert!(succeeds(&run(&config, &["list"])).contains("queued"));
+        assert!(succeeds(&run(&config, &["cancel", &id])).contains("cancelled"));
         (watching.join().unwrap(), id)
     });
     assert!(watched.status.success());
@@ -218,8 +223,8 @@ fn runs_are_asked_for_watched_and_cancelled_from_the_shell() {
     let shown = json(&String::from_utf8(watched.stdout).unwrap());
     assert_eq!((&shown["id"], &shown["state"]), (&id.as_str().into(), &"cancelled".into()), "{shown}");
     assert_eq!((&shown["request"]["promote"], &shown["request"]["sft"]["epochs"]), (&true.into(), &3.into()));
-    assert!(succeeds(&run(&["show", &id])).contains("improve cancelled"));
-    assert!(fails(&run(&["cancel", &id])).contains("the run is over"));
+    assert!(succeeds(&run(&config, &["show", &id])).contains("improve cancelled"));
+    assert!(fails(&run(&config, &["cancel", &id])).contains("the run is over"));
     drop(lock);
 }
 

@@ -29,7 +29,7 @@ async fn default_model() -> Option<BaseModel> {
     let prepared = tokio::task::spawn_blocking(prepare).await.unwrap();
     prepared
         .map_err(|error| {
-            eprintln!("skipped: the default model can not be had: {}", attune::error::chain(&error))
+            eprintln!("skipped: the default model can not be had: {}", attune::error::chain(&error));
         })
         .ok()
 }

@@ -18,7 +18,6 @@ mod harness;
 mod disk;
 mod kill;
 mod leaks;
-#[expect(dead_code, reason = "shared with the tests of the HTTP interface, which use all of it")]
 #[path = "../api/loader.rs"]
 mod loader;
 mod publish;

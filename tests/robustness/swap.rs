@@ -14,7 +14,7 @@ use attune::retrieval::Library;
 use attune::telemetry::Metrics;
 use futures::StreamExt;
 use reqwest::{Method, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use crate::harness::{PATIENCE, Setup, TestApp, asking};
@@ -142,7 +142,7 @@ async fn stream(app: &TestApp) -> String {
         said.push_str(choice["delta"]["content"].as_str().unwrap_or_default());
         by.extend(event["attune"]["generation"].as_str().map(str::to_owned));
         by.extend(choice["delta"]["attune"]["generation"].as_str().map(str::to_owned));
-        ended |= event == Value::from("[DONE]");
+        ended |= event == "[DONE]";
     }
     assert!(ended, "{text}");
     assert_eq!(by.len(), 1, "{text}");

@@ -5,7 +5,7 @@ const KINDS = { base: "Base model", policy: "Answers questions", reward: "Judges
 /** Metrics people ask for first, with what they are called; the others follow under their own names. */
 const METRICS = {
   f1: "Token F1", exact_match: "Exact match", rouge_1: "ROUGE-1", rouge_2: "ROUGE-2", rouge_l: "ROUGE-L", bleu: "BLEU", chrf: "chrF",
-  cosine: "Similarity", nll: "Surprise at the human answer (nats per token)", citation_hits: "Right page cited", end_of_turn: "Answers that end",
+  cosine: "Similarity", nll: "NLL per token", citation_hits: "Right page cited", end_of_turn: "Answers that end",
 };
 
 function generationsPage(app) {
@@ -145,6 +145,8 @@ function move(app, id, expected) {
 
 async function refresh(app, id, detail, list) {
   await list.load();
+  const row = list.node.querySelector(`[data-id="${CSS.escape(id)}"]`);
+  if (row) markCurrent(row);
   await showGeneration(app, id, detail, list);
 }
 
@@ -173,7 +175,7 @@ function metricsTable(metrics) {
     return [METRICS[name] ?? name, number(before), number(after), sure];
   });
   if (rows.length === 0) return h("p", { class: "empty" }, "Nothing was measured.");
-  return numbersTable("Metrics before and after training", ["", "Before", "After", "95% interval of the change"], rows);
+  return numbersTable("Metrics before and after training", ["", "Before", "After", "Change, 95%"], rows);
 }
 
 /** A choice of another generation; what differs is shown in `place`. */

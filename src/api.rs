@@ -10,6 +10,7 @@ mod error;
 mod exchange;
 mod extract;
 mod feedback;
+mod generations;
 mod health;
 mod models;
 mod observe;
@@ -33,7 +34,9 @@ use crate::chat::Chat;
 use crate::config::Config;
 use crate::domain::Millis;
 use crate::ledger::Ledger;
+use crate::registry::Registry;
 use crate::retrieval::Library;
+use crate::swap::Swapper;
 use crate::telemetry::Metrics;
 
 pub use health::Readiness;
@@ -53,6 +56,10 @@ pub struct Context {
     pub chat: Arc<Chat>,
     /// Who may ask.
     pub access: Arc<Access>,
+    /// Which generations there are.
+    pub registry: Registry,
+    /// Which one is served.
+    pub swapper: Arc<Swapper>,
     /// What is measured.
     pub metrics: Metrics,
     /// Whether questions can be answered now.

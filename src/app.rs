@@ -23,8 +23,10 @@ use crate::jobs::{Supervisor, WorkerProgram};
 use crate::ledger::{Ledger, LedgerError};
 use crate::models::ModelsError;
 use crate::prompt::PromptBuilder;
+use crate::registry::{Registry, RegistryError};
 use crate::retrieval::{Library, RetrievalError};
 use crate::shutdown;
+use crate::swap::{Given, Loader, MistralLoader, SwapError, Swapper};
 use crate::telemetry::{Metrics, MetricsError};
 
 pub use data_dir::{DataDir, DataDirError};
@@ -68,6 +70,12 @@ pub enum AppError {
     /// The model can not be served.
     #[error("loading the model")]
     Generation(#[from] GenerationError),
+    /// The generations can not be opened.
+    #[error("opening the registry")]
+    Registry(#[from] RegistryError),
+    /// Neither the active generation nor the base model can be served.
+    #[error("loading the model")]
+    Swap(#[from] SwapError),
     /// Keys or secrets can not be read.
     #[error(transparent)]
     Access(#[from] AccessError),
@@ -87,10 +95,10 @@ pub struct Application {
     metrics_listener: Option<TcpListener>,
     metrics: Metrics,
     data_dir: DataDir,
-    /// Answers instead of the configured model; tests set it.
-    generator: Option<Arc<dyn Generator>>,
     /// Works on runs instead of this program; tests set it.
     worker: Option<WorkerProgram>,
+    /// Loads generations instead of the embedded engine; tests set it.
+    loader: Option<Arc<dyn Loader>>,
 }
 
 impl Application {
@@ -105,13 +113,19 @@ impl Application {
         let metrics = Metrics::new()?;
         let worker = WorkerProgram::this_one().ok();
         let config = Arc::new(config);
-        Ok(Self { config, listener, metrics_listener, metrics, data_dir, generator: None, worker })
+        Ok(Self { config, listener, metrics_listener, metrics, data_dir, loader: None, worker })
     }
 
     /// Serves this generator instead of loading the configured model.
     #[must_use]
-    pub fn with_generator(mut self, generator: Arc<dyn Generator>) -> Self {
-        self.generator = Some(generator);
+    pub fn with_generator(self, generator: Arc<dyn Generator>) -> Self {
+        self.with_loader(Arc::new(Given(generator)))
+    }
+
+    /// Loads generations with this loader instead of the embedded engine.
+    #[must_use]
+    pub fn with_loader(mut self, loader: Arc<dyn Loader>) -> Self {
+        self.loader = Some(loader);
         self
     }
 
@@ -139,10 +153,10 @@ impl Application {
     /// # Errors
     /// When a part can not be opened or the model can not be had; everything is closed again.
     pub async fn run(self, stop: CancellationToken) -> Result<(), AppError> {
-        let Self { config, listener, metrics_listener, metrics, data_dir, generator, worker } = self;
+        let Self { config, listener, metrics_listener, metrics, data_dir, loader, worker } = self;
         let (readiness, ready) = watch::channel(Readiness::Loading("the sentence model".into()));
         let probes = http::probes_while_starting(&listener)?;
-        let opened = Parts::open(&config, &data_dir, &metrics).await;
+        let opened = Parts::open(&config, (&data_dir, loader), &metrics).await;
         probes.stop().await;
         let parts = opened?;
 
@@ -156,9 +170,10 @@ impl Application {
         let resyncing = tokio::spawn(loading::resync(Arc::clone(&config), Arc::clone(&context), RESYNC));
 
         let loaded = tokio::select! {
-            loaded = loading::load_model(&parts.chat, generator, &readiness) => loaded,
+            loaded = loading::load_model(&parts.swapper, &readiness) => loaded,
             () = stop.cancelled() => Ok(()),
         };
+        let following = tokio::spawn(Arc::clone(&parts.swapper).follow());
         if loaded.is_ok() {
             if !stop.is_cancelled() {
                 readiness.send_replace(Readiness::Ready);
@@ -168,6 +183,7 @@ impl Application {
             server.until(&stop).await;
         }
 
+        following.abort();
         metrics.ready.set(0);
         readiness.send_replace(Readiness::Draining);
         tokio::time::sleep(Duration::from_secs(config.server.drain_delay_seconds)).await;
@@ -198,10 +214,16 @@ struct Parts {
     library: Arc<Library>,
     access: Arc<Access>,
     chat: Arc<Chat>,
+    registry: Registry,
+    swapper: Arc<Swapper>,
 }
 
 impl Parts {
-    async fn open(config: &Arc<Config>, data_dir: &DataDir, metrics: &Metrics) -> Result<Self, AppError> {
+    async fn open(
+        config: &Arc<Config>,
+        (data_dir, loader): (&DataDir, Option<Arc<dyn Loader>>),
+        metrics: &Metrics,
+    ) -> Result<Self, AppError> {
         let ledger = crate::ledger::open(config.database.url.as_deref(), data_dir.path()).await?;
         let access = Arc::new(Access::open(&config.access, Arc::clone(&ledger)).await?);
         let library = Arc::new(loading::open_library(config, data_dir).await?);
@@ -216,7 +238,10 @@ impl Parts {
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
         });
-        Ok(Self { ledger, library, access, chat })
+        let registry = Registry::open(data_dir.path(), Arc::clone(&ledger)).await?;
+        let loader = loader.unwrap_or_else(|| Arc::new(MistralLoader::new(config, &chat.prompts)));
+        let swapper = Swapper::new(Arc::clone(&chat.slot), registry.clone(), loader, &config.registry);
+        Ok(Self { ledger, library, access, chat, registry, swapper: Arc::new(swapper) })
     }
 
     fn supervisor(
@@ -246,6 +271,8 @@ impl Parts {
             library: Arc::clone(&self.library),
             chat: Arc::clone(&self.chat),
             access: Arc::clone(&self.access),
+            registry: self.registry.clone(),
+            swapper: Arc::clone(&self.swapper),
             metrics: metrics.clone(),
             readiness,
             started: now(),

@@ -3,6 +3,7 @@
 mod doctor;
 mod evaluate;
 mod exchange;
+mod generations;
 mod indexing;
 mod models;
 mod run;
@@ -72,6 +73,12 @@ enum Command {
     Worker(worker::WorkerArgs),
     /// Compare a generation's answers with the human ones.
     Evaluate(evaluate::Evaluate),
+    /// List generations, or show, verify and prune them.
+    Generations(generations::Generations),
+    /// Make a generation the active one.
+    Promote(generations::Promote),
+    /// Go back to the generation before the active one.
+    Rollback(generations::Rollback),
     /// Check that everything this configuration needs is there and works.
     Doctor,
 }
@@ -136,6 +143,9 @@ async fn execute(cli: Cli) -> CommandResult {
             worker::run(config, worker_name, args, stop).await
         }
         Some(Command::Evaluate(evaluate)) => evaluate::run(config, evaluate, json).await,
+        Some(Command::Generations(generations)) => generations::run(config, generations, json).await,
+        Some(Command::Promote(promote)) => generations::promote(config, promote, json).await,
+        Some(Command::Rollback(rollback)) => generations::rollback(config, rollback, json).await,
         Some(Command::Doctor) => doctor::run(config, json).await,
         None => Err("no command; try `attune serve --docs FOLDER`, or `attune --help`".into()),
     }

@@ -3,6 +3,7 @@
 mod access;
 mod answering;
 mod models;
+mod registry;
 mod server;
 mod training;
 
@@ -19,6 +20,7 @@ pub use answering::{
     AdmissionConfig, ComparisonsConfig, FeedbackConfig, GenerationConfig, PromptConfig, RetrievalConfig,
 };
 pub use models::{ModelsConfig, WeightFormat};
+pub use registry::RegistryConfig;
 pub use server::{DatabaseConfig, DocsConfig, LogFormat, ServerConfig, TelemetryConfig};
 pub use training::{SftConfig, TrainingConfig, WorkerMode};
 
@@ -61,6 +63,8 @@ pub struct Config {
     pub prompt: PromptConfig,
     /// How answers are generated.
     pub generation: GenerationConfig,
+    /// Which generations are kept and may be served.
+    pub registry: RegistryConfig,
     /// How many may ask at once.
     pub admission: AdmissionConfig,
     /// When two answers are offered.
@@ -88,6 +92,7 @@ impl Default for Config {
             retrieval: RetrievalConfig::default(),
             prompt: PromptConfig::default(),
             generation: GenerationConfig::default(),
+            registry: RegistryConfig::default(),
             admission: AdmissionConfig::default(),
             comparisons: ComparisonsConfig::default(),
             feedback: FeedbackConfig::default(),

@@ -148,4 +148,10 @@ pub trait Generator: Codec {
     /// # Errors
     /// When the prompt does not fit the context or the engine is gone. Later failures come in the stream.
     async fn generate(&self, request: GenerateRequest) -> Result<TokenStream, GenerationError>;
+    /// Natural logarithms of the probabilities (nats) of `completion`'s tokens after `prompt`, one each; fewer when the
+    /// completion goes on after the end of a turn.
+    ///
+    /// # Errors
+    /// When both do not fit the context together or the engine fails.
+    async fn score(&self, prompt: &[u32], completion: &[u32]) -> Result<Vec<f32>, GenerationError>;
 }

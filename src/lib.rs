@@ -26,6 +26,7 @@ pub mod admission;
 pub mod retrieval;
 pub mod prompt;
 pub mod generation;
+pub mod swap;
 pub mod ledger;
 pub mod feedback;
 

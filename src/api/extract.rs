@@ -108,6 +108,29 @@ impl<T: DeserializeOwned> FromRequest for Json<T> {
     }
 }
 
+/// A JSON body that may be left out.
+#[derive(Debug)]
+pub(super) struct OptionalJson<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Default> FromRequest for OptionalJson<T> {
+    type Error = Error;
+    type Future = LocalBoxFuture<'static, Result<Self, Error>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let (request, payload) = (request.clone(), payload.take());
+        async move {
+            let limit = context(&request)?.config.server.max_body_bytes;
+            let body = read_body(request.headers(), payload, limit).await?;
+            if body.is_empty() {
+                return Ok(Self(T::default()));
+            }
+            check_headers(request.headers())?;
+            parse_json(&body).map(Self)
+        }
+        .boxed_local()
+    }
+}
+
 /// A JSON body up to `server.max_document_bytes`.
 #[derive(Debug)]
 pub(super) struct LargeJson<T>(pub(super) T);
@@ -131,6 +154,12 @@ async fn read_json<T: DeserializeOwned>(
     payload: Payload,
     limit: usize,
 ) -> Result<T, Error> {
+    check_headers(headers)?;
+    parse_json(&read_body(headers, payload, limit).await?)
+}
+
+/// Fails unless the body is plain JSON.
+fn check_headers(headers: &HeaderMap) -> Result<(), Error> {
     let kind =
         headers.get(header::CONTENT_TYPE).map(|kind| kind.to_str().unwrap_or_default().to_ascii_lowercase());
     let is_json = |kind: &str| {
@@ -146,7 +175,7 @@ async fn read_json<T: DeserializeOwned>(
     if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
         return Err(Error::new(ErrorCode::UnsupportedMediaType, "send the body without content-encoding"));
     }
-    parse_json(&read_body(headers, payload, limit).await?)
+    Ok(())
 }
 
 /// Reads a body of at most `limit` bytes.

@@ -5,8 +5,8 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::{
-    answers, chat, comparisons, demonstrations, documents, exchange, feedback, health, models, passages,
-    person, runs, search, widget,
+    answers, chat, comparisons, demonstrations, documents, exchange, feedback, generations, health, models,
+    passages, person, runs, search, widget,
 };
 
 /// The OpenAPI document.
@@ -33,6 +33,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
         runs::create, runs::list, runs::get, runs::cancel,
         search::search, passages::get,
         documents::list, documents::get, documents::put, documents::delete,
+        generations::list, generations::get, generations::promote, generations::rollback,
         person::me, widget::token,
         health::livez, health::readyz, health::metrics,
     ),

@@ -9,8 +9,8 @@ use crate::config::WidgetConfig;
 
 use super::observe::observe;
 use super::{
-    Context, answers, chat, comparisons, demonstrations, documents, exchange, feedback, health, models,
-    openapi, passages, person, runs, search, widget,
+    Context, answers, chat, comparisons, demonstrations, documents, exchange, feedback, generations, health,
+    models, openapi, passages, person, runs, search, widget,
 };
 
 /// How long a browser may remember that another site is allowed.
@@ -99,7 +99,11 @@ fn knowledge(app: &mut ServiceConfig) {
 fn learning(app: &mut ServiceConfig) {
     app.service(web::resource("/v1/runs").route(post().to(runs::create)).route(get().to(runs::list)))
         .service(web::resource("/v1/runs/{id}").route(get().to(runs::get)))
-        .service(web::resource("/v1/runs/{id}/cancel").route(post().to(runs::cancel)));
+        .service(web::resource("/v1/runs/{id}/cancel").route(post().to(runs::cancel)))
+        .service(web::resource("/v1/generations").route(get().to(generations::list)))
+        .service(web::resource("/v1/generations/{id}").route(get().to(generations::get)))
+        .service(web::resource("/v1/generations/{id}/promote").route(post().to(generations::promote)))
+        .service(web::resource("/v1/rollback").route(post().to(generations::rollback)));
 }
 
 fn operations(app: &mut ServiceConfig) {

@@ -7,13 +7,13 @@ use tokio::sync::watch;
 
 use super::{AppError, DataDir};
 use crate::api::{Context, Readiness};
-use crate::chat::Chat;
 use crate::config::Config;
 use crate::domain::now;
-use crate::generation::{self, Generator, MistralGenerator};
+use crate::generation::{self, MistralGenerator};
 use crate::models;
 use crate::prompt::PromptBuilder;
 use crate::retrieval::{self, Library, SentenceEncoder, SyncReport, Watcher};
+use crate::swap::{self, Swapper};
 use crate::telemetry::Metrics;
 
 /// Opens the index, with the sentence model when one is configured.
@@ -104,23 +104,13 @@ pub(super) fn report_index(library: &Library, metrics: &Metrics) {
     }
 }
 
-/// Loads the base model (or takes the given generator), has its engine remember the prompts' beginning, and makes it
-/// the served generation.
+/// Loads the active generation and makes it the served one.
 pub(super) async fn load_model(
-    chat: &Chat,
-    given: Option<Arc<dyn Generator>>,
+    swapper: &Swapper,
     readiness: &watch::Sender<Readiness>,
 ) -> Result<(), AppError> {
-    let generator = match given {
-        Some(generator) => generator,
-        None => {
-            readiness.send_replace(Readiness::Loading("the base model".into()));
-            Arc::new(load_base(&chat.config, &chat.prompts).await?)
-        }
-    };
-    let prepared = chat.slot.prepare(generator).await?;
-    chat.slot.commit(prepared);
-    Ok(())
+    readiness.send_replace(Readiness::Loading("the model".into()));
+    Ok(swapper.start().await?)
 }
 
 /// Loads the configured base model.
@@ -134,9 +124,5 @@ pub async fn load_base(config: &Arc<Config>, prompts: &PromptBuilder) -> Result<
     });
     let base = base.await??;
     let id = generation::base_id(&base, &config.generation);
-    tracing::info!(model = %base.name, generation = %id, format = ?base.serving_format, "loading the model");
-    let generator = MistralGenerator::load(id, base, &config.generation).await?;
-    let prefix = prompts.stable_prefix(&generator)?;
-    generator.remember_prefix(&prefix).await?;
-    Ok(generator)
+    Ok(swap::load(id, base, (config, prompts)).await?)
 }

@@ -7,9 +7,11 @@ use serde::Serialize;
 use super::{CommandResult, say};
 use crate::app::{DataDir, DataDirError, load_base, open_library};
 use crate::config::Config;
+use crate::domain::ActiveRole;
 use crate::error::chain;
 use crate::generation::Slot;
 use crate::prompt::PromptBuilder;
+use crate::registry::Registry;
 use crate::telemetry::Metrics;
 
 /// One finding.
@@ -39,6 +41,7 @@ pub(super) async fn run(config: Config, json: bool) -> CommandResult {
     if let Ok(data_dir) = &lock {
         findings.push(finding("index and sentence model", index(&config, data_dir).await));
     }
+    findings.push(finding("generations", generations(&config).await));
     findings.push(finding("base model", model(&config).await));
     for part in &findings {
         if json {
@@ -66,6 +69,21 @@ async fn ledger(config: &Config) -> Result<String, crate::ledger::LedgerError> {
         "{} answers, {} feedback, {} votes, {} demonstrations, {} imported rows",
         counts.answers, counts.feedback, counts.votes, counts.demonstrations, counts.imported
     ))
+}
+
+/// Verifies the files of what is active.
+async fn generations(config: &Config) -> Result<String, crate::registry::RegistryError> {
+    let ledger = crate::ledger::open(config.database.url.as_deref(), &config.data_dir).await?;
+    let registry = Registry::open(&config.data_dir, Arc::clone(&ledger)).await?;
+    let mut active = Vec::new();
+    for role in [ActiveRole::Policy, ActiveRole::Reward] {
+        if let Some(pointer) = registry.pointer(role).await? {
+            registry.verify(&pointer.generation).await?;
+            active.push(format!("{} is the active {role}", pointer.generation));
+        }
+    }
+    ledger.close().await;
+    Ok(if active.is_empty() { "none is active yet".to_owned() } else { active.join(", ") })
 }
 
 async fn index(config: &Arc<Config>, data_dir: &DataDir) -> Result<String, crate::app::AppError> {

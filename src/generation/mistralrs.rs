@@ -7,6 +7,7 @@
 //! which on the CPU never evicts (`prefix_cacher.rs` counts only what is on an accelerator): only the stable beginning
 //! of the prompt, sent once by `remember_prefix`, is kept.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
@@ -24,7 +25,7 @@ use super::detokenizer::Detokenizer;
 use super::sampler::Sampler;
 use super::{Candidate, Event, GenerateRequest, GenerationError, Generator, Token, TokenStream};
 use crate::config::GenerationConfig;
-use crate::domain::{FinishReason, GenerationId, Message};
+use crate::domain::{FinishReason, GenerationId, Message, Sampling};
 use crate::models::{BaseModel, Codec, ModelCodec, Weights};
 
 /// A generation served by the embedded engine.
@@ -78,7 +79,10 @@ impl MistralGenerator {
         if prefix.is_empty() {
             return Ok(());
         }
-        let mut receiver = self.send(prefix, 1, Vec::new()).await?;
+        // The engine keeps the token it makes as part of what it remembers, but not that token's state: a prompt that
+        // goes on with the same token would be answered with a hole. So it is one that ends a turn, which none does.
+        let end = self.model.eos_ids.first().copied().unwrap_or_default();
+        let mut receiver = self.send(prefix, 1, vec![Arc::new(Always(end))]).await?;
         while let Some(response) = receiver.recv().await {
             if let Some(error) = failure(&response) {
                 return Err(error);
@@ -140,6 +144,42 @@ impl Generator for MistralGenerator {
     }
 
     async fn generate(&self, request: GenerateRequest) -> Result<TokenStream, GenerationError> {
+        self.start(request, &[]).await
+    }
+
+    async fn score(&self, prompt: &[u32], completion: &[u32]) -> Result<Vec<f32>, GenerationError> {
+        let (tokens, limit) = (prompt.len() + completion.len(), self.model.context_tokens);
+        if tokens > limit {
+            return Err(GenerationError::PromptTooLong { tokens, limit });
+        }
+        if completion.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sampling = Sampling {
+            temperature: 0.0,
+            top_p: 1.0,
+            repetition_penalty: 1.0,
+            // At most the context.
+            max_tokens: u32::try_from(completion.len()).unwrap_or(u32::MAX),
+            seed: 0,
+            stop: vec![],
+        };
+        let request = GenerateRequest { prompt: prompt.into(), sampling, top_logprobs: 0 };
+        let mut events = self.start(request, completion).await?;
+        let mut logprobs = Vec::with_capacity(completion.len());
+        while let Some(event) = events.next().await {
+            match event? {
+                Event::Token(token) => logprobs.push(token.logprob),
+                Event::End(_) => break,
+            }
+        }
+        Ok(logprobs)
+    }
+}
+
+impl MistralGenerator {
+    /// Starts generating; the first tokens are those in `forced`.
+    async fn start(&self, request: GenerateRequest, forced: &[u32]) -> Result<TokenStream, GenerationError> {
         let limit = self.model.context_tokens;
         let room = limit.saturating_sub(request.prompt.len());
         let max_tokens = (request.sampling.max_tokens as usize).min(room);
@@ -152,6 +192,7 @@ impl Generator for MistralGenerator {
             state: Mutex::new(DrawingState {
                 sampler: Sampler::new(&request.sampling, request.top_logprobs),
                 detokenizer: Detokenizer::default(),
+                forced: forced.iter().copied().collect(),
                 left: max_tokens,
             }),
             tokenizer: Arc::clone(&self.model.tokenizer),
@@ -289,6 +330,8 @@ struct Drawing {
 struct DrawingState {
     sampler: Sampler,
     detokenizer: Detokenizer,
+    /// Tokens to take instead of drawing.
+    forced: VecDeque<u32>,
     left: usize,
 }
 
@@ -311,7 +354,11 @@ impl CustomLogitsProcessor for Drawing {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // A token that does not end the engine's sequence, for when ours has ended.
         let filler = (0u32..).find(|token| !self.eos.contains(token)).unwrap_or(0);
-        let Some(draw) = state.sampler.draw(logits) else {
+        let draw = match state.forced.pop_front() {
+            Some(token) => state.sampler.take(&logits, token),
+            None => state.sampler.draw(logits),
+        };
+        let Some(draw) = draw else {
             self.end(Err(GenerationError::Engine("the model's logits are no numbers".into())));
             return one_hot(filler, vocabulary);
         };
@@ -335,6 +382,15 @@ impl CustomLogitsProcessor for Drawing {
     }
 }
 
+/// Makes the engine take one token, whatever the model says.
+struct Always(u32);
+
+impl CustomLogitsProcessor for Always {
+    fn apply(&self, logits: &Tensor, _context: &[u32]) -> candle_core::Result<Tensor> {
+        one_hot(self.0, logits.elem_count())
+    }
+}
+
 /// Logits `(vocab)` whose likeliest token is `token`.
 fn one_hot(token: u32, vocabulary: usize) -> candle_core::Result<Tensor> {
     let mut logits = vec![0f32; vocabulary];
@@ -348,7 +404,6 @@ fn one_hot(token: u32, vocabulary: usize) -> candle_core::Result<Tensor> {
 mod tests {
     use super::*;
     use crate::config::ModelsConfig;
-    use crate::domain::Sampling;
     use crate::models;
 
     /// The default model, fetched the way users fetch it; `None` (said plainly) where it can not be had.
@@ -411,6 +466,20 @@ mod tests {
         generator.remember_prefix(&prompt[..prompt.len() / 2]).await.unwrap();
         let (cached, _) = answer(&generator, request(&prompt, 0.0, 1, 32)).await;
         assert_eq!(text(&greedy), text(&cached));
+
+        // Given tokens are scored as they were when they were drawn.
+        let drawn: Vec<u32> = greedy.iter().map(|token| token.id).collect();
+        let scores = generator.score(&prompt, &drawn).await.unwrap();
+        assert_eq!(scores.len(), greedy.len());
+        // Within what another split between cached and computed tokens does to 16-bit weights.
+        assert!(
+            scores.iter().zip(&greedy).all(|(score, token)| (score.exp() - token.logprob.exp()).abs() < 5e-3),
+            "{scores:?} {greedy:?}"
+        );
+        let turned: Vec<u32> = drawn.iter().rev().copied().collect();
+        assert!(
+            generator.score(&prompt, &turned[1..]).await.unwrap().iter().sum::<f32>() < scores.iter().sum()
+        );
 
         // A reader that leaves frees the engine: the next answer comes.
         drop(generator.generate(request(&prompt, 1.0, 3, 512)).await.unwrap());

@@ -53,6 +53,13 @@ impl Sampler {
         Some(Draw { token, logprob: raw - log_total, top })
     }
 
+    /// The probability of a token that is given; `None` when it has none.
+    pub(super) fn take(&mut self, logits: &[f32], token: u32) -> Option<Draw> {
+        let logprob = *logits.get(token as usize)? - log_sum_exp(logits)?;
+        self.drawn.push(token);
+        (!logprob.is_nan()).then_some(Draw { token, logprob, top: Vec::new() })
+    }
+
     /// Lowers the logits of tokens drawn before (CTRL, arXiv:1909.05858, section 4.1); returns what they were.
     fn penalise(&self, logits: &mut [f32]) -> Vec<(u32, f32)> {
         let mut before: Vec<(u32, f32)> = Vec::new();

@@ -61,17 +61,33 @@ impl Loaded {
 impl Drop for Loaded {
     fn drop(&mut self) {
         self.forget();
-        let generator = self.generator.take();
-        // Freeing an engine blocks: never on an async thread.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn_blocking(move || drop(generator));
-        }
+        free(self.generator.take());
     }
 }
 
 /// A generation that has passed its probe and waits to be committed.
 #[derive(Debug)]
 pub struct Prepared(Arc<dyn Generator>);
+
+impl Prepared {
+    /// The generation.
+    #[must_use]
+    pub fn generator(&self) -> &dyn Generator {
+        self.0.as_ref()
+    }
+
+    /// Frees it: it is not to be served after all.
+    pub fn discard(self) {
+        free(Some(self.0));
+    }
+}
+
+/// Freeing an engine blocks: never on an async thread.
+fn free(generator: Option<Arc<dyn Generator>>) {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        runtime.spawn_blocking(move || drop(generator));
+    }
+}
 
 /// The right to use one generation for one request; the generation stays in memory as long as the lease lives.
 #[derive(Debug)]
@@ -113,11 +129,13 @@ impl Slot {
     /// # Errors
     /// When it produces none; the slot is as it was.
     pub async fn prepare(&self, generator: Arc<dyn Generator>) -> Result<Prepared, GenerationError> {
-        let probed = probe(generator.as_ref()).await;
-        if probed.is_err() {
-            self.metrics.swaps.with_label_values(&["refused"]).inc();
+        match probe(generator.as_ref()).await {
+            Ok(()) => Ok(Prepared(generator)),
+            Err(error) => {
+                free(Some(generator));
+                Err(error)
+            }
         }
-        probed.map(|()| Prepared(generator))
     }
 
     /// Makes a prepared generation the current one. Requests that hold a lease finish on theirs.
@@ -154,10 +172,22 @@ impl Slot {
         Lease::new(loaded).ok_or_else(|| not_ready("the model is being replaced"))
     }
 
+    /// The served generation; `None` before the first commit.
+    #[must_use]
+    pub fn current(&self) -> Option<GenerationId> {
+        self.current.load_full().map(|loaded| loaded.id.clone())
+    }
+
+    /// What is measured.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     /// The generations in memory, the current one first.
     #[must_use]
     pub fn generations(&self) -> Vec<GenerationId> {
-        let current = self.current.load_full().map(|loaded| loaded.id.clone());
+        let current = self.current();
         let all = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         let ids = all.iter().filter_map(Weak::upgrade).map(|loaded| loaded.id.clone());
         let mut others: Vec<_> = ids.filter(|id| Some(id) != current.as_ref()).collect();

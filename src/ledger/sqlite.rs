@@ -103,14 +103,19 @@ pub(super) async fn begin(writer: &SqlitePool) -> Result<sqlx::Transaction<'stat
     started.map_err(failed("starting to write"))
 }
 
-/// Makes the file readable by its owner only: it holds what people asked. The log beside it takes the same mode.
+/// Makes a new file readable by its owner only: it holds what people asked. The log beside it takes the same mode. One
+/// that exists is not even opened: closing it would drop the locks that this process's other connections have on it,
+/// and another process could then take their write-ahead log away.
 fn make_private(path: &Path) -> std::io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
     let mut options = std::fs::OpenOptions::new();
-    options.append(true).create(true);
+    options.append(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop)
+    match options.open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        opened => opened.map(drop),
+    }
 }

@@ -126,6 +126,14 @@ metrics! {
     generation_in_flight: IntGaugeVec("attune_generation_in_flight", ["generation"]),
     /// Swaps of the served generation by outcome: committed, refused.
     swaps: IntCounterVec("attune_swaps_total", ["outcome"]),
+    /// Seconds it took to verify, load and check a generation.
+    swap_prepare_seconds: Histogram("attune_swap_prepare_duration_seconds"; REQUEST_SECONDS),
+    /// Generations that were not used because a file of theirs is missing, cut short or changed.
+    verification_failures: IntCounter("attune_generation_verification_failures_total"),
+    /// When the active generation was promoted, in seconds since the epoch.
+    generation_promoted: IntGauge("attune_generation_promoted_timestamp_seconds"),
+    /// 1 while the active generation is not the one this server serves, else 0.
+    generation_unserved: IntGauge("attune_generation_unserved"),
     /// Seconds a ledger write took, by operation.
     ledger_write_seconds: HistogramVec("attune_ledger_write_duration_seconds", ["operation"]; SEARCH_SECONDS),
     /// Training runs by stage and state, of every server on the database.

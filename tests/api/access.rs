@@ -67,6 +67,10 @@ fn calls() -> Vec<(Method, &'static str, Option<Value>, Option<Role>)> {
         (Method::DELETE, "/v1/documents/none", None, Some(Curator)),
         (get(), "/v1/export?format=sft", None, Some(Curator)),
         (post(), "/v1/import?format=sft", None, Some(Curator)),
+        (get(), "/v1/generations", None, Some(Curator)),
+        (get(), "/v1/generations/none", None, Some(Curator)),
+        (post(), "/v1/generations/none/promote", None, Some(Operator)),
+        (post(), "/v1/rollback", None, Some(Operator)),
         (get(), "/metrics", None, Some(Operator)),
         (post(), "/v1/widget/token", Some(json!({"user": "ada", "origin": SITE})), Some(Operator)),
     ]

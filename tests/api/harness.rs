@@ -9,6 +9,7 @@ use attune::app::Application;
 use attune::config::{AccessMode, Config};
 use attune::domain::Role;
 use attune::generation::ScriptedGenerator;
+use attune::swap::Loader;
 use attune::telemetry::Metrics;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -26,13 +27,17 @@ pub(crate) struct TestApp {
     pub(crate) tokens: Vec<String>,
     client: reqwest::Client,
     thread: Option<JoinHandle<()>>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 /// What to start.
 pub(crate) struct Setup {
     pub(crate) config: Config,
     pub(crate) generator: ScriptedGenerator,
+    /// Loads generations; without it `generator` is all there is.
+    pub(crate) loader: Option<Arc<dyn Loader>>,
+    /// The configured model in the real engine, instead of both.
+    pub(crate) real: bool,
     pub(crate) tokens: Vec<(&'static str, &'static [&'static str], Role)>,
 }
 
@@ -52,7 +57,7 @@ impl Default for Setup {
                 "The third floor, room 310 [1].".into()
             }
         });
-        Self { config, generator, tokens: Vec::new() }
+        Self { config, generator, loader: None, real: false, tokens: Vec::new() }
     }
 }
 
@@ -76,7 +81,7 @@ impl Setup {
 
     pub(crate) async fn start(self) -> TestApp {
         let dir = tempfile::tempdir().unwrap();
-        let Self { mut config, generator, tokens: people } = self;
+        let Self { mut config, generator, loader, real, tokens: people } = self;
         config.data_dir = dir.path().to_owned();
         let mut secrets = Vec::new();
         if !people.is_empty() {
@@ -88,7 +93,12 @@ impl Setup {
             }
             ledger.close().await;
         }
-        let app = Application::build(config).unwrap().with_generator(Arc::new(generator));
+        let app = Application::build(config).unwrap();
+        let app = match loader {
+            Some(loader) => app.with_loader(loader),
+            None if real => app,
+            None => app.with_generator(Arc::new(generator)),
+        };
         let base = format!("http://127.0.0.1:{}", app.port());
         let (metrics, stop) = (app.metrics().clone(), CancellationToken::new());
         let stopping = stop.clone();
@@ -98,7 +108,7 @@ impl Setup {
             runtime.block_on(app.run(stopping)).unwrap();
         });
         let client = reqwest::Client::new();
-        let app = TestApp { base, metrics, stop, tokens: secrets, client, thread: Some(thread), _dir: dir };
+        let app = TestApp { base, metrics, stop, tokens: secrets, client, thread: Some(thread), dir };
         app.eventually("the server is ready", async || app.status("/readyz").await == Some(StatusCode::OK))
             .await;
         app
@@ -108,6 +118,11 @@ impl Setup {
 impl TestApp {
     pub(crate) async fn start() -> Self {
         Setup::default().start().await
+    }
+
+    /// Where its data lives.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.dir.path()
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {

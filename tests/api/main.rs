@@ -5,11 +5,13 @@
 mod access;
 mod chat;
 mod compat;
+mod generations;
 mod harness;
 mod judgements;
 mod knowledge;
 mod learning;
 mod limits;
+mod loader;
 mod malformed;
 mod restricted;
 mod runs;

@@ -11,6 +11,9 @@
 mod chat;
 mod console;
 mod driver;
+mod generations;
+#[path = "../api/loader.rs"]
+mod loader;
 mod runs;
 mod safety;
 mod scripts;

@@ -9,6 +9,7 @@ use attune::config::{AccessMode, Config, WorkerMode};
 use attune::domain::Role;
 use attune::generation::ScriptedGenerator;
 use attune::ledger::{self, Ledger};
+use attune::swap::Loader;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +27,7 @@ pub(crate) struct Server {
     http: reqwest::Client,
     stop: CancellationToken,
     running: tokio::task::JoinHandle<()>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 /// How a test's server differs from the usual one.
@@ -40,6 +41,8 @@ pub(crate) struct Setup {
     pub(crate) origins: Vec<String>,
     /// Waits before each word.
     pub(crate) pause: Duration,
+    /// Loads generations; without it there is the script alone.
+    pub(crate) loader: Option<Arc<dyn Loader>>,
 }
 
 impl Server {
@@ -59,7 +62,11 @@ impl Server {
         // Runs are shown here, not worked on.
         config.training.worker = WorkerMode::Manual;
         let generator = ScriptedGenerator::new("gen-scripted", script).pausing(setup.pause);
-        let application = Application::build(config).unwrap().with_generator(Arc::new(generator));
+        let application = Application::build(config).unwrap();
+        let application = match setup.loader {
+            Some(loader) => application.with_loader(loader),
+            None => application.with_generator(Arc::new(generator)),
+        };
         let url = format!("http://127.0.0.1:{}", application.port());
         let stop = CancellationToken::new();
         let running = tokio::spawn({
@@ -77,9 +84,14 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let ledger = ledger::open(None, folder.path()).await.unwrap();
-        let server = Self { url, ledger, http, stop, running, _folder: folder };
+        let server = Self { url, ledger, http, stop, running, folder };
         server.put_document("offices:boston", "Boston office", BOSTON).await;
         server
+    }
+
+    /// Where its data lives.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
     }
 
     /// A secret for a person in this role.

@@ -11,12 +11,16 @@
 mod child;
 mod commands;
 mod drive;
+mod engine;
 #[expect(dead_code, reason = "shared with the tests of the HTTP interface, which use all of it")]
 #[path = "../api/harness.rs"]
 mod harness;
 mod disk;
 mod kill;
 mod leaks;
+#[path = "../api/loader.rs"]
+mod loader;
+mod publish;
 mod runs;
 mod startup;
 mod stop;

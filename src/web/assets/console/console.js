@@ -7,6 +7,7 @@ const PAGES = [
   { key: "ideal", title: "Ideal answers", icon: "pencil", make: idealPage },
   { key: "judge", title: "Judge", icon: "scales", make: judgePage },
   { key: "runs", title: "Runs", icon: "chart", make: runsPage },
+  { key: "generations", title: "Generations", icon: "layers", make: generationsPage },
 ];
 const CONSOLE_ROLES = ["curator", "operator"];
 /** How long an undo is offered, in milliseconds: long enough to read and reach it (WCAG 2.2.1 has no need here: what

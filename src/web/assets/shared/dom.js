@@ -41,6 +41,7 @@ const ICONS = {
   arrow: "M7 17L17 7M9 7h8v8",
   trash: "M5 7h14M10 7V4h4v3M7 7l1 13h8l1-13",
   scales: "M12 4v16M8 20h8M5 7h14M5 7l-3 7h6zM19 7l-3 7h6z",
+  layers: "M12 3l9 5-9 5-9-5zM3 12.5l9 5 9-5M3 16.5l9 5 9-5",
   list: "M8 6h12M8 12h12M8 18h12M4 6h.01M4 12h.01M4 18h.01",
   chart: "M4 4v16h16M7 15l4-5 4 3 5-7",
   back: "M15 5l-7 7 7 7",

@@ -34,6 +34,9 @@ struct Options {
     /// Which questions.
     #[arg(long, default_value = "held-out")]
     split: String,
+    /// Only every so many-th question of each kind, for a quick look.
+    #[arg(long, default_value_t = 1)]
+    every: usize,
     /// At most so many of each kind.
     #[arg(long)]
     limit: Option<usize>,
@@ -148,7 +151,8 @@ fn rows(options: &Options) -> Vec<Row> {
         .filter(|row| {
             let count = taken.entry(row.kind.clone()).or_default();
             *count += 1;
-            options.limit.is_none_or(|limit| *count <= limit)
+            (*count - 1).is_multiple_of(options.every)
+                && options.limit.is_none_or(|limit| *count <= limit * options.every)
         })
         .collect()
 }

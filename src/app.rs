@@ -203,6 +203,7 @@ struct Parts {
 impl Parts {
     async fn open(config: &Arc<Config>, data_dir: &DataDir, metrics: &Metrics) -> Result<Self, AppError> {
         let ledger = crate::ledger::open(config.database.url.as_deref(), data_dir.path()).await?;
+        let ledger = crate::ledger::measured(ledger, metrics);
         let access = Arc::new(Access::open(&config.access, Arc::clone(&ledger)).await?);
         let library = Arc::new(loading::open_library(config, data_dir).await?);
         let chat = Arc::new(Chat {

@@ -11,6 +11,7 @@ mod schema;
 mod search;
 mod split;
 mod store;
+mod synonyms;
 mod vectors;
 mod watch;
 

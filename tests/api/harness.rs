@@ -32,7 +32,8 @@ pub(crate) struct TestApp {
 /// What to start.
 pub(crate) struct Setup {
     pub(crate) config: Config,
-    pub(crate) generator: ScriptedGenerator,
+    /// `None` loads the base model that the configuration names.
+    pub(crate) generator: Option<ScriptedGenerator>,
     pub(crate) tokens: Vec<(&'static str, &'static [&'static str], Role)>,
 }
 
@@ -52,7 +53,7 @@ impl Default for Setup {
                 "The third floor, room 310 [1].".into()
             }
         });
-        Self { config, generator, tokens: Vec::new() }
+        Self { config, generator: Some(generator), tokens: Vec::new() }
     }
 }
 
@@ -63,7 +64,14 @@ impl Setup {
     }
 
     pub(crate) fn generator(mut self, generator: ScriptedGenerator) -> Self {
-        self.generator = generator;
+        self.generator = Some(generator);
+        self
+    }
+
+    /// A real model from this folder, loaded by the real engine.
+    pub(crate) fn model(mut self, folder: &std::path::Path) -> Self {
+        self.generator = None;
+        self.config.models.base = folder.to_str().unwrap().to_owned();
         self
     }
 
@@ -88,7 +96,11 @@ impl Setup {
             }
             ledger.close().await;
         }
-        let app = Application::build(config).unwrap().with_generator(Arc::new(generator));
+        let app = Application::build(config).unwrap();
+        let app = match generator {
+            Some(generator) => app.with_generator(Arc::new(generator)),
+            None => app,
+        };
         let base = format!("http://127.0.0.1:{}", app.port());
         let (metrics, stop) = (app.metrics().clone(), CancellationToken::new());
         let stopping = stop.clone();

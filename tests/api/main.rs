@@ -11,6 +11,7 @@ mod knowledge;
 mod learning;
 mod limits;
 mod malformed;
+mod own_model;
 mod restricted;
 mod runs;
 mod snapshots;

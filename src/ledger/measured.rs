@@ -5,10 +5,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+use super::generations::{Expected, GenerationFilter, GenerationRow, Generations, Moved, Pointer};
+use super::runs::{Claim, Held, Renewal, RunEnd, RunReport, Runs, RunsOverview};
 use super::{AnswerFilter, Counts, ImportItem, ImportedRow, Ledger, Page, Paging, Result, Thumb, TokenRow};
 use crate::domain::{
-    AnswerId, AnswerRecord, Comparison, ComparisonId, Demonstration, DemonstrationId, DemonstrationStatus,
-    Feedback, Millis, Vote,
+    ActiveRole, AnswerId, AnswerRecord, Comparison, ComparisonId, Demonstration, DemonstrationId,
+    DemonstrationStatus, Feedback, GenerationId, Millis, Run, RunId, RunState, Vote,
 };
 use crate::telemetry::Metrics;
 
@@ -28,14 +30,15 @@ impl Measured {
     }
 }
 
-/// Writes with the name they are observed under, then reads: each goes on to the ledger inside.
+/// A trait's writes with the name they are observed under, then its reads: each goes on to the ledger inside.
 macro_rules! pass_on {
     (
+        $trait:ident
         writes { $( $operation:literal: $write:ident($($w:ident: $w_type:ty),*) -> $written:ty; )* }
         reads { $( $read:ident($($r:ident: $r_type:ty),*) -> $found:ty; )* }
     ) => {
         #[async_trait]
-        impl Ledger for Measured {
+        impl $trait for Measured {
             $( async fn $write(&self, $($w: $w_type),*) -> $written {
                 self.write($operation, self.inner.$write($($w),*)).await
             } )*
@@ -47,6 +50,7 @@ macro_rules! pass_on {
 }
 
 pass_on! {
+    Ledger
     writes {
         "answer": record_answer(answer: &AnswerRecord) -> Result<()>;
         "comparison": record_comparison(comparison: &Comparison, answers: [&AnswerRecord; 2]) -> Result<()>;
@@ -80,5 +84,38 @@ pass_on! {
         counts() -> Result<Counts>;
         ping() -> Result<()>;
         close() -> ();
+    }
+}
+
+pass_on! {
+    Runs
+    writes {
+        "run": put_run(run: &Run) -> Result<()>;
+        "run": claim_run(claim: Claim<'_>) -> Result<Option<Run>>;
+        "run": renew_run(held: Held<'_>, until: Millis, report: &RunReport) -> Result<Renewal>;
+        "run": release_run(held: Held<'_>, report: &RunReport) -> Result<bool>;
+        "run": finish_run(held: Held<'_>, report: &RunReport, end: &RunEnd) -> Result<bool>;
+        "run": cancel_run(id: &RunId, at: Millis) -> Result<RunState>;
+        "run": abandon_run(owner: &str, reason: &str) -> Result<bool>;
+    }
+    reads {
+        run(id: &RunId) -> Result<Option<Run>>;
+        runs(paging: &Paging) -> Result<Page<Run>>;
+        runs_overview(at: Millis) -> Result<RunsOverview>;
+    }
+}
+
+pass_on! {
+    Generations
+    writes {
+        "generation": put_generation(row: &GenerationRow) -> Result<bool>;
+        "generation": hold_generation(id: &GenerationId, reasons: &[String]) -> Result<bool>;
+        "pointer": move_pointer(to: (ActiveRole, &GenerationId), expected: Expected<'_>, at: Millis) -> Result<Moved>;
+        "generation": prune_generation(id: &GenerationId, at: Millis) -> Result<bool>;
+    }
+    reads {
+        generation(id: &GenerationId) -> Result<Option<GenerationRow>>;
+        generations(filter: GenerationFilter, paging: &Paging) -> Result<Page<GenerationRow>>;
+        pointer(role: ActiveRole) -> Result<Option<Pointer>>;
     }
 }

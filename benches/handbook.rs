@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use attune::admission::Admission;
 use attune::app::{DataDir, load_base, open_library};
-use attune::chat::{AnswerEvent, Chat, Question, answer};
+use attune::chat::{AnswerEvent, Answered, Chat, Question, answer, supporting};
 use attune::config::Config;
 use attune::domain::{AnswerRecord, CitedBy, DocumentId, FinishReason, Groups, Identity, Message, Role};
 use attune::generation::{Generator, ScriptedGenerator, Slot};
@@ -34,6 +34,9 @@ struct Options {
     /// Which questions.
     #[arg(long, default_value = "held-out")]
     split: String,
+    /// Only every so many-th question of each kind, for a quick look.
+    #[arg(long, default_value_t = 1)]
+    every: usize,
     /// At most so many of each kind.
     #[arg(long)]
     limit: Option<usize>,
@@ -74,6 +77,7 @@ struct Outcome {
     record: AnswerRecord,
     cited_page: bool,
     cited_by_model: bool,
+    cites: bool,
     first_citation_right: bool,
     in_prompt: bool,
     states_facts: bool,
@@ -107,6 +111,7 @@ async fn main() {
         }
     }
     report(&by_kind);
+    ungrounded(&by_kind, &chat);
     println!("{:.0} s in all", began.elapsed().as_secs_f64());
 }
 
@@ -148,7 +153,8 @@ fn rows(options: &Options) -> Vec<Row> {
         .filter(|row| {
             let count = taken.entry(row.kind.clone()).or_default();
             *count += 1;
-            options.limit.is_none_or(|limit| *count <= limit)
+            (*count - 1).is_multiple_of(options.every)
+                && options.limit.is_none_or(|limit| *count <= limit * options.every)
         })
         .collect()
 }
@@ -175,6 +181,7 @@ async fn ask(chat: &Arc<Chat>, row: &Row, groups: &Groups) -> Outcome {
     Outcome {
         cited_page: record.citations.iter().any(|c| right(&c.document_id)),
         cited_by_model: record.citations.iter().any(|c| c.by == CitedBy::Model),
+        cites: !record.citations.is_empty(),
         first_citation_right: record.citations.first().is_some_and(|c| right(&c.document_id)),
         in_prompt: record.passages.iter().any(|p| right(&p.document_id)),
         states_facts: row.facts.iter().all(|ways| ways.iter().any(|way| lower.contains(&way.to_lowercase()))),
@@ -195,14 +202,42 @@ fn show(row: &Row, outcome: &Outcome) {
     );
 }
 
+/// How often an answer gets a citation that has nothing to do with the passages: each is held against the questions and
+/// passages of others, whose pages are not among its own.
+fn ungrounded(by_kind: &BTreeMap<String, Vec<Outcome>>, chat: &Chat) {
+    let answered: Vec<&AnswerRecord> =
+        by_kind.values().flatten().map(|outcome| &outcome.record).filter(|record| !record.refused).collect();
+    let threshold = chat.config.generation.citation_overlap;
+    let (mut pairs, mut cited) = (0, 0);
+    for (place, about) in answered.iter().enumerate() {
+        // A few others, far apart: neighbours ask about the same page.
+        for step in [17, 31, 53, 79] {
+            let other = answered[(place + step) % answered.len()];
+            let shares = |passage: &attune::domain::PassageRef| {
+                about.passages.iter().any(|own| own.document_id == passage.document_id)
+            };
+            if other.passages.iter().any(shares) {
+                continue;
+            }
+            let (answer, question, passages) = (&*other.answer, &*about.search_query, &*about.passages);
+            pairs += 1;
+            cited += usize::from(!supporting(Answered { answer, question, passages }, threshold).is_empty());
+        }
+    }
+    println!("answers of other questions: {cited} of {pairs} would get a citation");
+    let citations: usize = answered.iter().map(|record| record.citations.len()).sum();
+    println!("citations an answer: {:.2}", citations as f64 / answered.len().max(1) as f64);
+}
+
 fn report(by_kind: &BTreeMap<String, Vec<Outcome>>) {
     println!(
-        "{:<34}{:>5}{:>9}{:>10}{:>8}{:>9}{:>9}{:>8}{:>8}{:>9}{:>9}",
+        "{:<34}{:>5}{:>9}{:>10}{:>8}{:>8}{:>9}{:>9}{:>8}{:>8}{:>9}{:>9}",
         "kind",
         "n",
         "refused",
         "in prompt",
-        "cited",
+        "cites",
+        "right",
         "1st cite",
         "by model",
         "fact",
@@ -217,10 +252,11 @@ fn report(by_kind: &BTreeMap<String, Vec<Outcome>>) {
         let mean =
             |value: &dyn Fn(&Outcome) -> f64| outcomes.iter().map(value).sum::<f64>() / outcomes.len() as f64;
         println!(
-            "{kind:<34}{:>5}{:>9.3}{:>10.3}{:>8.3}{:>9.3}{:>9.3}{:>8.3}{:>8.3}{:>9}{:>9.2}",
+            "{kind:<34}{:>5}{:>9.3}{:>10.3}{:>8.3}{:>8.3}{:>9.3}{:>9.3}{:>8.3}{:>8.3}{:>9}{:>9.2}",
             outcomes.len(),
             share(&|o| o.record.refused),
             share(&|o| o.in_prompt),
+            share(&|o| o.cites),
             share(&|o| o.cited_page),
             share(&|o| o.first_citation_right),
             share(&|o| o.cited_by_model),

@@ -225,6 +225,7 @@ impl Parts {
         metrics: &Metrics,
     ) -> Result<Self, AppError> {
         let ledger = crate::ledger::open(config.database.url.as_deref(), data_dir.path()).await?;
+        let ledger = crate::ledger::measured(ledger, metrics);
         let access = Arc::new(Access::open(&config.access, Arc::clone(&ledger)).await?);
         let library = Arc::new(loading::open_library(config, data_dir).await?);
         let chat = Arc::new(Chat {

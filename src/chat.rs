@@ -25,9 +25,9 @@ use crate::prompt::PromptBuilder;
 use crate::retrieval::Library;
 use crate::telemetry::Metrics;
 
+pub use citations::{Answered, supporting};
 pub use comparison::compare;
 use drafting::Drafting;
-pub use words::overlap;
 
 /// What answering needs.
 #[derive(Debug)]

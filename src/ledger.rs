@@ -3,6 +3,7 @@
 mod generations;
 mod implementation;
 mod inserts;
+mod measured;
 mod postgres;
 mod recorder;
 mod rows;
@@ -22,6 +23,7 @@ use crate::domain::{
     DemonstrationStatus, Feedback, Groups, Lineage, Message, Millis, Rating, Role, Vote,
 };
 use crate::error::{Error, ErrorCode};
+use crate::telemetry::Metrics;
 
 pub use generations::{Expected, GenerationFilter, GenerationRow, Generations, Moved, Pointer};
 pub use runs::{Claim, Held, Renewal, RunEnd, RunReport, Runs, RunsOverview};
@@ -103,6 +105,12 @@ pub async fn open(url: Option<&str>, data_dir: &Path) -> Result<Arc<dyn Ledger>>
         }
         _ => Err(LedgerError::Url(url.split(':').next().unwrap_or_default().to_owned())),
     }
+}
+
+/// The same ledger, its writes observed in the metrics.
+#[must_use]
+pub fn measured(ledger: Arc<dyn Ledger>, metrics: &Metrics) -> Arc<dyn Ledger> {
+    Arc::new(measured::Measured { inner: ledger, metrics: metrics.clone() })
 }
 
 /// A result of the ledger.

@@ -4,6 +4,7 @@
 //! Serving and training build prompts with the same function, so that a model is trained on what it will see.
 
 mod budget;
+mod examples;
 
 use std::sync::Arc;
 
@@ -16,7 +17,11 @@ use crate::generation::GenerationError;
 use crate::models::{Codec, ModelCodec};
 
 /// Changes whenever the words or the order below change, so that answers made before and after can be told apart.
-const LAYOUT: &str = "best-passage-last-then-question-2";
+const LAYOUT: &str = "examples-best-passage-last-then-question-3";
+/// Stands before the question, after the passages.
+const QUESTION: &str = "Question:";
+
+pub(crate) use examples::MOST as MOST_EXAMPLES;
 
 /// What is to be put before the model.
 #[derive(Debug, Clone, Copy)]
@@ -61,14 +66,15 @@ impl PromptBuilder {
     pub fn new(config: &PromptConfig) -> Self {
         let instructions = config.instructions.clone().unwrap_or_else(|| default_instructions(config));
         let mut hash = Sha256::new();
-        for part in [LAYOUT, &instructions, &config.max_tokens.to_string()] {
+        let numbers = [config.max_tokens, config.examples].map(|number| number.to_string());
+        for part in [LAYOUT, &instructions, &numbers[0], &numbers[1]] {
             hash.update(part.as_bytes());
             hash.update([0]);
         }
         Self { config: config.clone(), instructions, hash: hex::encode(&hash.finalize()[..8]) }
     }
 
-    /// Identifies instructions, layout and budget: 16 hex digits.
+    /// Identifies instructions, examples, layout and budget: 16 hex digits.
     #[must_use]
     pub fn template_hash(&self) -> &str {
         &self.hash
@@ -110,7 +116,9 @@ impl PromptBuilder {
             return Err(Error::invalid("messages", "the last message must be by the user"));
         };
         let history: Vec<Message> = history.iter().filter(|m| m.role != Author::System).cloned().collect();
-        let mut draft = budget::Draft { codec, system, history, passages: parts.passages.to_vec(), question };
+        let examples = if grounded { self.examples(codec)? } else { Vec::new() };
+        let passages = parts.passages.to_vec();
+        let mut draft = budget::Draft { codec, system, examples, history, passages, question };
         let tokens = draft.shrink(budget)?;
         if tokens.len() > context {
             let (tokens, limit) = (tokens.len(), context);
@@ -125,12 +133,26 @@ impl PromptBuilder {
     /// # Errors
     /// When the chat template can not be rendered.
     pub fn stable_prefix(&self, codec: &dyn Codec) -> Result<Vec<u32>, GenerationError> {
+        let system = Message::system(self.instructions.as_str());
+        let examples = self.examples(codec)?;
         let render = |content: &str| {
-            codec.render(&[Message::system(self.instructions.as_str()), Message::user(content)])
+            let begin = std::iter::once(&system).chain(&examples).cloned();
+            codec.render(&begin.chain([Message::user(content)]).collect::<Vec<_>>())
         };
         let (one, other) = (render("A passage")?, render("Some words")?);
         let same = one.iter().zip(&other).take_while(|(a, b)| a == b).count();
         Ok(one[..same].to_vec())
+    }
+
+    /// The examples, where the budget has room for them; the same in every prompt for a model.
+    fn examples(&self, codec: &dyn Codec) -> Result<Vec<Message>, GenerationError> {
+        let turns = examples::turns(self.config.examples);
+        if turns.is_empty() {
+            return Ok(turns);
+        }
+        let budget = self.config.max_tokens.min(codec.context_tokens());
+        let tokens = codec.render(&turns)?.len();
+        Ok(if tokens * examples::SHARE <= budget { turns } else { Vec::new() })
     }
 
     /// Our instructions, then the caller's own.
@@ -177,13 +199,24 @@ fn question_text(passages: &[PassageRef], question: &str) -> String {
     if passages.is_empty() {
         return question.to_owned();
     }
-    let numbered = (1..).zip(passages).map(|(n, passage)| {
+    layout(passages.iter().map(|passage| (passage.title.as_str(), passage.text.as_str())), question)
+}
+
+/// The same for passages given as title and text.
+fn layout<'a>(passages: impl Iterator<Item = (&'a str, &'a str)>, question: &str) -> String {
+    let numbered = (1..).zip(passages).map(|(n, (title, text))| {
         // What came in a file may have no title.
-        let title = format!("[{n}] {}", passage.title);
-        format!("{}\n{}\n\n", title.trim_end(), passage.text)
+        let title = format!("[{n}] {title}");
+        format!("{}\n{text}\n\n", title.trim_end())
     });
     let best_last = numbered.collect::<Vec<_>>().into_iter().rev().collect::<String>();
-    format!("{best_last}Question: {question}")
+    format!("{best_last}{QUESTION} {question}")
+}
+
+/// What a model writes that has answered and goes on to repeat its prompt: the answer ends before it.
+#[must_use]
+pub(crate) fn repetition() -> String {
+    format!("\n{QUESTION}")
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ mod schema;
 mod search;
 mod split;
 mod store;
+mod synonyms;
 mod vectors;
 mod watch;
 
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{DocumentId, Groups, Millis, Passage};
 use crate::error::{Error, ErrorCode};
 
+pub use analysis::terms_alike;
 pub use conversation::contextual_query;
 pub use encoder::SentenceEncoder;
 pub use evidence::Features;

@@ -14,14 +14,9 @@ use sha2::{Digest, Sha256};
 /// here needs an inline script or style.
 pub fn configure(cfg: &mut ServiceConfig) {
     for asset in ASSETS.iter() {
-        cfg.route(
-            asset.path,
-            web::get().to(move |request: HttpRequest| async move { serve(asset, &request) }),
-        );
-        cfg.route(
-            asset.path,
-            web::head().to(move |request: HttpRequest| async move { serve(asset, &request) }),
-        );
+        let serving = move |request: HttpRequest| async move { serve(asset, &request) };
+        // One resource for both methods: any other is told which there are.
+        cfg.service(web::resource(asset.path).route(web::get().to(serving)).route(web::head().to(serving)));
     }
 }
 

@@ -145,6 +145,7 @@ mod tests {
     use super::*;
     use crate::domain::Role;
     use jsonwebtoken::{EncodingKey, Header, encode};
+    use rsa::{pkcs1::EncodeRsaPrivateKey, traits::PublicKeyParts};
     use serde_json::json;
 
     const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
@@ -209,6 +210,47 @@ mod tests {
         let unsigned = format!("eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{payload}.");
         for token in [other_key.as_str(), &other_algorithm, &unsigned, "x", "", "a.b.c"] {
             assert!(verifier().verify(token).is_err(), "{token}");
+        }
+    }
+
+    /// An identity provider's key pair: what signs, and the public key as its JWKS has it.
+    fn key_pair(id: &str) -> (EncodingKey, Value) {
+        let key = rsa::RsaPrivateKey::new(&mut rsa::rand_core::OsRng, 2048).unwrap();
+        let number = |n: &rsa::BigUint| {
+            base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, n.to_bytes_be())
+        };
+        let jwk = json!({"kty": "RSA", "use": "sig", "alg": "RS256", "kid": id, "n": number(key.n()), "e": number(key.e())});
+        let der = key.to_pkcs1_der().unwrap();
+        (EncodingKey::from_rsa_der(der.as_bytes()), jwk)
+    }
+
+    #[test]
+    fn a_token_signed_with_a_key_of_the_set_is_taken_and_no_other() {
+        let [(old, old_public), (new, new_public), (foreign, _)] = ["old", "new", "foreign"].map(key_pair);
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("jwks.json");
+        std::fs::write(&file, json!({"keys": [old_public, new_public]}).to_string()).unwrap();
+        let config = JwtConfig { jwks_file: Some(file), ..JwtConfig::default() };
+        let verifier = Verifier::open(&config).unwrap();
+        let token = |key: &EncodingKey, algorithm, id: Option<&str>| {
+            let header = Header { kid: id.map(str::to_owned), ..Header::new(algorithm) };
+            encode(&header, &claims(), key).unwrap()
+        };
+        for (key, id) in [(&old, "old"), (&new, "new")] {
+            let ada = verifier.verify(&token(key, Algorithm::RS256, Some(id))).unwrap();
+            assert_eq!((ada.user.as_str(), ada.role), ("ada", Role::Employee), "{id}");
+            assert_eq!(ada.groups, ["admins", "hr"].map(String::from).into());
+        }
+        let modulus = EncodingKey::from_secret(old_public["n"].as_str().unwrap().as_bytes());
+        for (what, token) in [
+            ("a key of nobody", token(&foreign, Algorithm::RS256, Some("old"))),
+            ("a name of nobody", token(&foreign, Algorithm::RS256, Some("foreign"))),
+            ("the other key's name", token(&old, Algorithm::RS256, Some("new"))),
+            ("no name, but two keys", token(&old, Algorithm::RS256, None)),
+            ("another RSA algorithm", token(&old, Algorithm::RS384, Some("old"))),
+            ("the public key as a secret", token(&modulus, Algorithm::HS256, Some("old"))),
+        ] {
+            assert!(verifier.verify(&token).is_err(), "{what}");
         }
     }
 

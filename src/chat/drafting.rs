@@ -63,11 +63,15 @@ impl<'a> Drafting<'a> {
     pub(super) fn new(chat: &'a Arc<Chat>, turn: &'a Turn, prompt: Prompt) -> Self {
         let prompt_tokens = u32::try_from(prompt.tokens.len()).unwrap_or(u32::MAX);
         let top_logprobs = turn.question.top_logprobs.unwrap_or(0);
+        let mut stops = turn.sampling.stop.clone();
+        if !prompt.passages.is_empty() {
+            stops.push(crate::prompt::repetition());
+        }
         Self {
             chat,
             turn,
             request: GenerateRequest { prompt: prompt.tokens, sampling: turn.sampling.clone(), top_logprobs },
-            stops: StopFilter::new(&turn.sampling.stop),
+            stops: StopFilter::new(&stops),
             marks: MarkFilter::new(prompt.passages.len()),
             unsent: Vec::new(),
             last_token: Instant::now(),
@@ -126,7 +130,7 @@ impl<'a> Drafting<'a> {
         self.draft
     }
 
-    /// Takes one token; `true` when a stop string has come.
+    /// Takes one token; `true` when the answer ends before the model's turn does.
     fn take(&mut self, token: Token, generation: &str, send: impl Fn(String, Vec<Token>) -> bool) -> bool {
         self.draft.usage.completion_tokens += 1;
         let metrics = &self.chat.metrics;
@@ -149,7 +153,7 @@ impl<'a> Drafting<'a> {
         }
         let text = self.marks.push(&released.text);
         self.show(text, send);
-        released.stopped
+        released.stopped || self.marks.ended
     }
 
     fn show(&mut self, text: String, send: impl Fn(String, Vec<Token>) -> bool) {

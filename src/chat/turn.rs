@@ -7,6 +7,7 @@ use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
+use super::citations::Answered;
 use super::drafting::Draft;
 use super::{Chat, Question, Started, citations};
 use crate::domain::{
@@ -100,7 +101,8 @@ impl Turn {
         let threshold = chat.config.generation.citation_overlap;
         let grounded = !draft.passages.is_empty() && !draft.refused;
         let citations = if grounded {
-            citations::resolve(&draft.text, &draft.cited, &draft.passages, threshold)
+            let (answer, question, passages) = (&*draft.text, &*self.search_query, &*draft.passages);
+            citations::resolve(Answered { answer, question, passages }, &draft.cited, threshold)
         } else {
             Vec::new()
         };

@@ -1,6 +1,9 @@
-//! Which words carry meaning, and how many of them do two texts share?
+//! Which words carry meaning, and how many of them does a passage have?
 
 use std::collections::HashSet;
+
+use crate::domain::PassageRef;
+use crate::retrieval::terms_alike;
 
 /// English words that say little about what a text is about.
 const COMMON: &[&str] = &[
@@ -11,35 +14,69 @@ const COMMON: &[&str] = &[
     "were", "what", "when", "where", "which", "who", "will", "with", "would", "you", "your",
 ];
 
-/// The words of a text that carry meaning, lower case; numbers count as words.
-pub(super) fn content_words(text: &str) -> HashSet<String> {
-    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
-    words.map(str::to_lowercase).filter(|word| !COMMON.contains(&word.as_str())).collect()
+/// How much of an answer and of its question a passage has, each 0 to 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Support {
+    /// The share of the answer's words.
+    pub(super) answer: f32,
+    /// The share of the question's words.
+    pub(super) question: f32,
 }
 
-/// The share of the answer's content words that the passage has, 0 to 1; 0 for an answer without any.
-#[must_use]
-pub fn overlap(answer: &str, passage: &str) -> f32 {
-    let answer = content_words(answer);
-    if answer.is_empty() {
+impl Support {
+    pub(super) fn of(answer: &str, question: &str, passage: &PassageRef) -> Self {
+        let passage = format!("{}\n{}", passage.title, passage.text);
+        let (answer, question) = (content(answer), content(question));
+        let [passage, answer, question] = terms_alike([passage.as_str(), &answer, &question]);
+        let passage: HashSet<String> = passage.into_iter().collect();
+        Self { answer: share(&answer, &passage), question: share(&question, &passage) }
+    }
+
+    /// What passages are compared by: the answer's words say where it comes from, the question's what it is about.
+    pub(super) fn strength(self) -> f32 {
+        self.answer + self.question / 2.0
+    }
+}
+
+/// The words of a text that carry meaning; numbers count as words.
+fn content(text: &str) -> String {
+    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    let meaning = words.filter(|word| !COMMON.contains(&word.to_lowercase().as_str()));
+    meaning.collect::<Vec<_>>().join(" ")
+}
+
+/// The share of the different terms that are in the passage; 0 for a text without any.
+fn share(terms: &[String], passage: &HashSet<String>) -> f32 {
+    let terms: HashSet<&String> = terms.iter().collect();
+    if terms.is_empty() {
         return 0.0;
     }
-    let passage = content_words(passage);
     #[expect(clippy::cast_precision_loss, reason = "an answer has far fewer than 2^24 words")]
-    let share = answer.intersection(&passage).count() as f32 / answer.len() as f32;
+    let share = terms.iter().filter(|term| passage.contains(**term)).count() as f32 / terms.len() as f32;
     share
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::domain::DocumentId;
+
+    pub(in crate::chat) fn passage(text: &str) -> PassageRef {
+        PassageRef {
+            document_id: DocumentId::parse("d").unwrap(),
+            passage_id: "d#0".into(),
+            title: "T".into(),
+            url: None,
+            text: text.into(),
+            score: 1.0,
+        }
+    }
 
     #[test]
-    fn common_words_do_not_count() {
-        assert!(
-            (overlap("It is on the third floor.", "The third floor has 12 desks") - 1.0).abs() < f32::EPSILON
-        );
-        assert!((overlap("Room 310, Boston", "room 310") - 2.0 / 3.0).abs() < 1e-6);
-        assert!(overlap("the of and", "the of and").abs() < f32::EPSILON);
+    fn common_words_do_not_count_and_forms_of_a_word_are_one() {
+        let answer = |text: &str, in_passage: &str| Support::of(text, "", &passage(in_passage)).answer;
+        assert!((answer("It is on the third floor.", "The third floors have 12 desks") - 1.0).abs() < 1e-6);
+        assert!((answer("Room 310, Boston", "room 310") - 2.0 / 3.0).abs() < 1e-6);
+        assert!(answer("the of and", "the of and").abs() < 1e-6);
     }
 }

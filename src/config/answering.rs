@@ -64,6 +64,9 @@ pub struct PromptConfig {
     pub company: String,
     /// Most tokens of the rendered prompt. Passages are cut first, then history, never the question. Default 700.
     pub max_tokens: usize,
+    /// Example turns before the conversation, 0 to 2: small models answer better with them, each is about 100 tokens.
+    /// Default 2.
+    pub examples: usize,
     /// Whom to ask when the knowledge base has no answer. Default "your manager or the People team".
     pub whom_to_ask: String,
     /// Replaces the built-in instructions. Default none.
@@ -75,6 +78,7 @@ impl Default for PromptConfig {
         Self {
             company: "the company".into(),
             max_tokens: 700,
+            examples: crate::prompt::MOST_EXAMPLES,
             whom_to_ask: "your manager or the People team".into(),
             instructions: None,
         }
@@ -83,7 +87,9 @@ impl Default for PromptConfig {
 
 impl PromptConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        check(self.max_tokens >= 128, "prompt.max_tokens", || "must be at least 128".into())
+        check(self.max_tokens >= 128, "prompt.max_tokens", || "must be at least 128".into())?;
+        let most = crate::prompt::MOST_EXAMPLES;
+        check(self.examples <= most, "prompt.examples", || format!("must be 0 to {most}"))
     }
 }
 
@@ -107,8 +113,8 @@ pub struct GenerationConfig {
     pub max_running: usize,
     /// Prompts the engine keeps for reuse. Default 16.
     pub prefix_cache: usize,
-    /// Share of an answer's words that must come from a passage for it to be attached as a citation when the model
-    /// cited nothing, 0 to 1. Default 0.3.
+    /// Share of an answer's words that must come from a passage for it to be attached as a citation that the model did
+    /// not name, 0 to 1. Default 0.35.
     pub citation_overlap: f32,
 }
 
@@ -123,7 +129,7 @@ impl Default for GenerationConfig {
             comparison_temperature: 0.8,
             max_running: 4,
             prefix_cache: 16,
-            citation_overlap: 0.3,
+            citation_overlap: 0.35,
         }
     }
 }

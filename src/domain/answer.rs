@@ -65,7 +65,7 @@ pub struct Timing {
 pub enum CitedBy {
     /// The model wrote `[n]`.
     Model,
-    /// The model cited nothing; the answer's words overlap with the passage.
+    /// The model did not name it; the answer's words overlap with the passage.
     Overlap,
 }
 

@@ -12,7 +12,8 @@ use std::{future::Future, panic::AssertUnwindSafe, sync::Arc};
 use futures::FutureExt;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
-use super::{Ledger, LedgerError, open};
+use super::{Ledger, LedgerError, measured, open};
+use crate::telemetry::Metrics;
 
 /// A ledger of a test's own.
 #[derive(Clone)]
@@ -34,9 +35,11 @@ impl Harness {
         self.dir.path()
     }
 
+    /// As the server opens it, measured.
     pub(crate) async fn sqlite() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self { ledger: open(None, dir.path()).await.unwrap(), url: None, dir: Arc::new(dir) }
+        let ledger = measured(open(None, dir.path()).await.unwrap(), &Metrics::new().unwrap());
+        Self { ledger, url: None, dir: Arc::new(dir) }
     }
 }
 

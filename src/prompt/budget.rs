@@ -15,6 +15,7 @@ const ELLIPSIS: &str = " …";
 pub(super) struct Draft<'a> {
     pub(super) codec: &'a dyn Codec,
     pub(super) system: Option<Message>,
+    pub(super) examples: Vec<Message>,
     pub(super) history: Vec<Message>,
     pub(super) passages: Vec<PassageRef>,
     pub(super) question: &'a Message,
@@ -43,7 +44,13 @@ impl Draft<'_> {
     /// The messages as they stand now.
     pub(super) fn messages(&self) -> Vec<Message> {
         let question = Message::user(question_text(&self.passages, &self.question.content));
-        self.system.iter().chain(&self.history).cloned().chain(std::iter::once(question)).collect()
+        self.system
+            .iter()
+            .chain(&self.examples)
+            .chain(&self.history)
+            .cloned()
+            .chain(std::iter::once(question))
+            .collect()
     }
 
     fn render(&self) -> Result<Vec<u32>, GenerationError> {

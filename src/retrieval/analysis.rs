@@ -90,6 +90,14 @@ pub(super) fn language_of(text: &str) -> &'static str {
     detected.map_or("eng", |(code, ..)| code)
 }
 
+/// The terms of texts, each stemmed in the language of the first: how a passage and what was written from it are
+/// compared.
+#[must_use]
+pub fn terms_alike<const N: usize>(texts: [&str; N]) -> [Vec<String>; N] {
+    let mut analyser = Analyser::new(language_of(texts.first().copied().unwrap_or_default()));
+    texts.map(|text| analyser.terms(text))
+}
+
 /// Scripts that do not separate words with spaces get them here, one per word or ideograph; possessive endings go.
 fn words(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 16);

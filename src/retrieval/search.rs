@@ -16,6 +16,7 @@ use super::RetrievalError;
 use super::analysis::Analyser;
 use super::schema::{Fields, PASSAGE};
 use super::store::{Snapshot, visible};
+use super::synonyms::{self, Expansion};
 use super::vectors::{Vectors, dot};
 use crate::config::RetrievalConfig;
 use crate::domain::Groups;
@@ -28,8 +29,10 @@ const QUESTION_BYTES: usize = 4096;
 struct QueryTerm {
     /// The word as the language of each passage may have stemmed it.
     variants: BTreeSet<String>,
-    /// How often it is in the question.
+    /// How often it is in the question; less than once when it only means the same as a word there.
     count: f32,
+    /// Whether it is not in the question itself: it helps to find a passage and is no evidence that it answers.
+    is_synonym: bool,
 }
 
 /// What is searched for.
@@ -81,6 +84,12 @@ impl<'a> Question<'a> {
                 }
             }
         }
+        for language in languages {
+            let text = Analyser::new(language).terms(beginning(text, QUESTION_BYTES));
+            for Expansion { terms: variants, weight: count } in synonyms::expansions(language, &text) {
+                terms.push(QueryTerm { variants, count, is_synonym: true });
+            }
+        }
         Self { terms, vector }
     }
 }
@@ -88,7 +97,7 @@ impl<'a> Question<'a> {
 fn add(terms: &mut Vec<QueryTerm>, variants: BTreeSet<String>) {
     match terms.iter_mut().find(|term| term.variants == variants) {
         Some(term) => term.count += 1.0,
-        None => terms.push(QueryTerm { variants, count: 1.0 }),
+        None => terms.push(QueryTerm { variants, count: 1.0, is_synonym: false }),
     }
 }
 
@@ -127,8 +136,10 @@ pub(super) fn rank(
     let mut rarity = 0.0;
     for term in &question.terms {
         let (limit, weight) = score_term(&mut segments, term, fields, &statistics)?;
-        lexical_limit += limit;
-        rarity += weight;
+        if !term.is_synonym {
+            lexical_limit += limit;
+            rarity += weight;
+        }
     }
     Ok(Ranking { hits: fuse(&segments, question, rarity, (config.semantic_weight, k)), lexical_limit })
 }
@@ -264,7 +275,9 @@ fn score_term(
             let document = document as usize;
             let frequency = std::mem::take(&mut segment.frequency[document]);
             segment.lexical[document] += weight * statistics.saturated(frequency, segment.lengths[document]);
-            segment.matched[document] += rarity;
+            if !term.is_synonym {
+                segment.matched[document] += rarity;
+            }
         }
     }
     Ok((weight * (statistics.k1 + 1.0), rarity))

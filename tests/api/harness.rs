@@ -33,11 +33,10 @@ pub(crate) struct TestApp {
 /// What to start.
 pub(crate) struct Setup {
     pub(crate) config: Config,
-    pub(crate) generator: ScriptedGenerator,
-    /// Loads generations; without it `generator` is all there is.
+    /// `None` loads the base model that the configuration names.
+    pub(crate) generator: Option<ScriptedGenerator>,
+    /// Loads generations, instead of both.
     pub(crate) loader: Option<Arc<dyn Loader>>,
-    /// The configured model in the real engine, instead of both.
-    pub(crate) real: bool,
     pub(crate) tokens: Vec<(&'static str, &'static [&'static str], Role)>,
 }
 
@@ -57,7 +56,7 @@ impl Default for Setup {
                 "The third floor, room 310 [1].".into()
             }
         });
-        Self { config, generator, loader: None, real: false, tokens: Vec::new() }
+        Self { config, generator: Some(generator), loader: None, tokens: Vec::new() }
     }
 }
 
@@ -68,7 +67,14 @@ impl Setup {
     }
 
     pub(crate) fn generator(mut self, generator: ScriptedGenerator) -> Self {
-        self.generator = generator;
+        self.generator = Some(generator);
+        self
+    }
+
+    /// A real model from this folder, loaded by the real engine.
+    pub(crate) fn model(mut self, folder: &std::path::Path) -> Self {
+        self.generator = None;
+        self.config.models.base = folder.to_str().unwrap().to_owned();
         self
     }
 
@@ -81,7 +87,7 @@ impl Setup {
 
     pub(crate) async fn start(self) -> TestApp {
         let dir = tempfile::tempdir().unwrap();
-        let Self { mut config, generator, loader, real, tokens: people } = self;
+        let Self { mut config, generator, loader, tokens: people } = self;
         config.data_dir = dir.path().to_owned();
         let mut secrets = Vec::new();
         if !people.is_empty() {
@@ -94,10 +100,10 @@ impl Setup {
             ledger.close().await;
         }
         let app = Application::build(config).unwrap();
-        let app = match loader {
-            Some(loader) => app.with_loader(loader),
-            None if real => app,
-            None => app.with_generator(Arc::new(generator)),
+        let app = match (loader, generator) {
+            (Some(loader), _) => app.with_loader(loader),
+            (None, Some(generator)) => app.with_generator(Arc::new(generator)),
+            (None, None) => app,
         };
         let base = format!("http://127.0.0.1:{}", app.port());
         let (metrics, stop) = (app.metrics().clone(), CancellationToken::new());

@@ -31,6 +31,10 @@ async fn feedback_is_one_row_a_person_and_can_be_taken_back() {
     assert_eq!(app.get("/v1/feedback").await.1["data"][0]["about"]["id"], json!(id));
     app.put(&path, json!({"rating": null, "comment": null})).await;
     check_error(app.get(&path).await, 404, "not_found");
+    for (operation, writes) in [("answer", 1), ("feedback", 4)] {
+        let observed = app.metrics.ledger_write_seconds.with_label_values(&[operation]).get_sample_count();
+        assert_eq!(observed, writes, "{operation}");
+    }
 }
 
 #[tokio::test]

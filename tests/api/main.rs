@@ -13,6 +13,7 @@ mod learning;
 mod limits;
 mod loader;
 mod malformed;
+mod own_model;
 mod restricted;
 mod runs;
 mod snapshots;

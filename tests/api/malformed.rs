@@ -116,7 +116,17 @@ async fn wrong_addresses_methods_and_ids_have_the_same_kind_of_error() {
     let app = TestApp::start().await;
     check_error(app.get("/nowhere").await, 404, "not_found");
     check_error(app.get("/v1/").await, 404, "not_found");
-    check_error(answer(app.request(Method::DELETE, "/v1/models")).await, 405, "method_not_allowed");
+    for (method, path, allowed) in [
+        (Method::DELETE, "/v1/models", "GET"),
+        (Method::POST, "/", "GET, HEAD"),
+        (Method::PUT, "/console", "GET, HEAD"),
+        (Method::DELETE, "/widget/v1.js", "GET, HEAD"),
+    ] {
+        let response = app.request(method, path).send().await.unwrap();
+        assert_eq!(response.headers()["allow"], allowed, "{path}");
+        let status = response.status();
+        check_error((status, response.json().await.unwrap()), 405, "method_not_allowed");
+    }
     check_error(app.put("/v1/documents/a%20b", json!({"text": "x"})).await, 400, "invalid_request");
     check_error(app.get("/v1/passages/nothing").await, 404, "not_found");
     check_error(app.get("/v1/answers/chatcmpl-nothing").await, 404, "not_found");

@@ -71,6 +71,10 @@ fn calls() -> Vec<(Method, &'static str, Option<Value>, Option<Role>)> {
         (get(), "/v1/generations/none", None, Some(Curator)),
         (post(), "/v1/generations/none/promote", None, Some(Operator)),
         (post(), "/v1/rollback", None, Some(Operator)),
+        (get(), "/v1/runs", None, Some(Curator)),
+        (get(), "/v1/runs/none", None, Some(Curator)),
+        (post(), "/v1/runs", Some(json!({"stage": "none"})), Some(Operator)),
+        (post(), "/v1/runs/none/cancel", None, Some(Operator)),
         (get(), "/metrics", None, Some(Operator)),
         (post(), "/v1/widget/token", Some(json!({"user": "ada", "origin": SITE})), Some(Operator)),
     ]

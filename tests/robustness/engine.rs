@@ -95,7 +95,8 @@ async fn stream(app: &TestApp) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn real_weights_are_swapped_under_load() {
     let Some(base) = default_model().await else { return };
-    let setup = Setup { generator: None, ..Setup::default() }.config(|config| config.admission.max_in_flight = 2);
+    let setup =
+        Setup { generator: None, ..Setup::default() }.config(|config| config.admission.max_in_flight = 2);
     let config = setup.config.clone();
     let app = setup.start().await;
     let mut about = about(&base, &config);

@@ -18,7 +18,7 @@ use crate::harness::PATIENCE;
 /// Set for worker processes: what they do apart from counting.
 pub(crate) const HABIT: &str = "ROBUSTNESS_HABIT";
 /// Steps of a run.
-const TOTAL: u64 = 400;
+const TOTAL: u64 = 600;
 const STEP: Duration = Duration::from_millis(10);
 
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +171,8 @@ async fn a_killed_worker_is_replaced_and_goes_on_from_its_checkpoint_while_peopl
     let id = started(&server).await;
     passed(&home, &id, 20).await;
     check_gives_way(&home, &id);
+    // What the worker says is written every two seconds; a kill loses what was said since.
+    until("the curve is written", async || get(&server, &id).await["series"]["loss"].is_array()).await;
     kill_9(&home, &id);
     // Chat does not notice.
     let (status, answer) = server.post("/v1/chat/completions", asking("tag-killed")).await.unwrap();

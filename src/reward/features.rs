@@ -1,0 +1,89 @@
+//! What can be seen of an answer without knowing what people like? Interpretable numbers: closeness to question and
+//! passages, support of its claims, citations, length and form.
+
+mod form;
+mod lexical;
+mod meaning;
+
+use super::text::{names, numbers, sentences, term_set, terms, without_marks};
+use super::{Extractor, Item, RewardError};
+use crate::domain::Message;
+use lexical::Lexical;
+use meaning::Vectors;
+
+pub(super) use form::LENGTH;
+pub(super) use lexical::GROUNDED;
+
+/// What is seen of one item.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Row {
+    /// In the order of [`feature_names`].
+    pub(super) features: Vec<f64>,
+    /// Whether there were passages.
+    pub(super) grounded: bool,
+}
+
+/// An item's texts, cut up once.
+pub(super) struct Reading<'a> {
+    question: &'a str,
+    /// Whether they are more than the question itself.
+    grounded: bool,
+    passages: Vec<&'a str>,
+    passage_sentences: Vec<&'a str>,
+    /// The answer without marks.
+    answer: String,
+    /// The passages it names, from 1.
+    marks: Vec<usize>,
+}
+
+/// Sentences of one item's passages that are compared: five passages of a page each have fewer.
+const MOST_SENTENCES: usize = 120;
+
+impl<'a> Reading<'a> {
+    fn of(item: &Item<'a>, index: usize) -> Result<Self, RewardError> {
+        let question = item.conversation.last().map(|message: &Message| message.content.as_str());
+        let question = question.ok_or(RewardError::EmptyConversation { index })?;
+        if item.answer.trim().is_empty() {
+            return Err(RewardError::EmptyAnswer { index });
+        }
+        let grounded = !item.passages.is_empty();
+        let passages =
+            if grounded { item.passages.iter().map(String::as_str).collect() } else { vec![question] };
+        let passage_sentences =
+            passages.iter().flat_map(|passage| sentences(passage)).take(MOST_SENTENCES).collect();
+        let (answer, marks) = without_marks(item.answer);
+        Ok(Self { question, grounded, passages, passage_sentences, answer, marks })
+    }
+
+    fn answer_sentences(&self) -> Vec<&str> {
+        sentences(&self.answer)
+    }
+}
+
+/// What each feature is called, in order.
+pub(super) fn feature_names() -> Vec<&'static str> {
+    [lexical::NAMES.as_slice(), &meaning::NAMES, &form::NAMES].concat()
+}
+
+impl Extractor {
+    /// What is seen of each item. Without a sentence model the cosines are 0.
+    ///
+    /// # Errors
+    /// When an answer or conversation is empty, or the sentence model fails.
+    pub(super) fn features(&self, items: &[Item<'_>]) -> Result<Vec<Row>, RewardError> {
+        let read = |(index, item)| Reading::of(item, index);
+        let readings = items.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
+        let vectors = match &self.encoder {
+            Some(encoder) => Some(Vectors::of(encoder, &readings)?),
+            None => None,
+        };
+        Ok(readings.iter().map(|reading| row(reading, vectors.as_ref())).collect())
+    }
+}
+
+fn row(reading: &Reading<'_>, vectors: Option<&Vectors>) -> Row {
+    let lexical = Lexical::of(reading);
+    let cosines = vectors.map_or([0.0; meaning::NAMES.len()], |vectors| vectors.features(reading));
+    let features = [lexical.features().as_slice(), &cosines, &form::features(reading)].concat();
+    Row { features, grounded: reading.grounded }
+}

@@ -1,0 +1,217 @@
+//! Which of the answer's words, numbers and names stand in question and passages?
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Reading, names, numbers, sentences, term_set, terms};
+
+/// The feature that alone says how grounded an answer is.
+pub(in crate::reward) const GROUNDED: &str = "answer words in passages";
+
+pub(super) const NAMES: [&str; 22] = [
+    "question words in answer",
+    "answer words in question",
+    GROUNDED,
+    "answer words in best passage",
+    "passage words in answer",
+    "weighted answer words in passages",
+    "answer pairs of words in passages",
+    "answer triples of words in passages",
+    "claim words in best sentence, least",
+    "claim words in best sentence, mean",
+    "claim words in best three sentences, least",
+    "numbers in passages",
+    "unsupported numbers",
+    "names in passages",
+    "unsupported names",
+    "asked-for kind of word",
+    "question sentence words in answer",
+    "answer words in question sentences",
+    "question words beside the answer's",
+    "first sentence answers",
+    "numbers near the question's words",
+    "new words beside the question",
+];
+
+/// Passage sentences that say most about the question.
+const FOCUS: usize = 3;
+
+/// An item's words.
+pub(super) struct Lexical {
+    question: HashSet<String>,
+    answer: HashSet<String>,
+    /// In order, with repetitions.
+    answer_terms: Vec<String>,
+    passages: Vec<HashSet<String>>,
+    passage_terms: Vec<String>,
+    /// Of each passage sentence.
+    evidence: Vec<HashSet<String>>,
+    /// Of each answer sentence.
+    claims: Vec<HashSet<String>>,
+    /// In how many passage sentences a term stands.
+    frequency: HashMap<String, usize>,
+    numbers: (HashSet<String>, HashSet<String>),
+    names: (HashSet<String>, HashSet<String>),
+    kind: f64,
+}
+
+impl Lexical {
+    pub(super) fn of(reading: &Reading<'_>) -> Self {
+        let all = reading.passages.join("\n");
+        let evidence: Vec<HashSet<String>> =
+            reading.passage_sentences.iter().map(|sentence| term_set(sentence)).collect();
+        let mut frequency = HashMap::new();
+        for term in evidence.iter().flatten() {
+            *frequency.entry(term.clone()).or_insert(0) += 1;
+        }
+        let known = format!("{all}\n{}", reading.question);
+        Self {
+            question: term_set(reading.question),
+            answer: term_set(&reading.answer),
+            answer_terms: terms(&reading.answer),
+            passages: reading.passages.iter().map(|passage| term_set(passage)).collect(),
+            passage_terms: terms(&all),
+            claims: sentences(&reading.answer).into_iter().map(term_set).collect(),
+            evidence,
+            frequency,
+            numbers: (numbers(&reading.answer), numbers(&known)),
+            names: (names(&reading.answer), lower_words(&known)),
+            kind: kind(reading.question, &reading.answer),
+        }
+    }
+
+    pub(super) fn features(&self) -> [f64; NAMES.len()] {
+        let all: HashSet<String> = self.passages.iter().flatten().cloned().collect();
+        let best = self.passages.iter().map(|passage| share(&self.answer, passage)).fold(0.0, f64::max);
+        let claims: Vec<f64> = self.claims.iter().map(|claim| self.support(claim, 1)).collect();
+        let wider: Vec<f64> = self.claims.iter().map(|claim| self.support(claim, 3)).collect();
+        let focus = self.focus();
+        let new: HashSet<String> = self.answer.difference(&self.question).cloned().collect();
+        [
+            share(&self.question, &self.answer),
+            share(&self.answer, &self.question),
+            share(&self.answer, &all),
+            best,
+            share(&all, &self.answer),
+            self.weighted(&self.answer, &all),
+            copied(&self.answer_terms, &self.passage_terms, 2),
+            copied(&self.answer_terms, &self.passage_terms, 3),
+            least(&claims),
+            mean(&claims),
+            least(&wider),
+            share_or_one(&self.numbers.0, &self.numbers.1),
+            missing(&self.numbers.0, &self.numbers.1),
+            share_or_one(&self.names.0, &self.names.1),
+            missing(&self.names.0, &self.names.1),
+            self.kind,
+            share(&focus, &self.answer),
+            share(&self.answer, &focus),
+            self.beside(&new),
+            self.claims.first().map_or(0.0, |claim| share(&self.question, claim)),
+            self.beside(&self.numbers.0),
+            share(&new, &all),
+        ]
+    }
+
+    /// Share of a claim's words in the `together` passage sentences in a row that have most of them.
+    fn support(&self, claim: &HashSet<String>, together: usize) -> f64 {
+        let window = |window: &[HashSet<String>]| {
+            let found = claim.iter().filter(|term| window.iter().any(|sentence| sentence.contains(*term)));
+            found.count() as f64 / claim.len().max(1) as f64
+        };
+        if self.evidence.len() < together {
+            return window(&self.evidence);
+        }
+        self.evidence.windows(together).map(window).fold(0.0, f64::max)
+    }
+
+    /// Rare words say more: share by ln(1 + sentences / sentences with the word).
+    fn weighted(&self, of: &HashSet<String>, among: &HashSet<String>) -> f64 {
+        let (mut found, mut total) = (0.0, 0.0);
+        let mut sorted: Vec<&String> = of.iter().collect();
+        // Sums of floats depend on their order.
+        sorted.sort();
+        for term in sorted {
+            let weight = self.weight(term);
+            total += weight;
+            if among.contains(term) {
+                found += weight;
+            }
+        }
+        if total > 0.0 { found / total } else { 0.0 }
+    }
+
+    fn weight(&self, term: &str) -> f64 {
+        let frequency = self.frequency.get(term).copied().unwrap_or(0);
+        (1.0 + self.evidence.len() as f64 / (frequency as f64 + 0.5)).ln()
+    }
+
+    /// The words of the passage sentences that say most about the question.
+    fn focus(&self) -> HashSet<String> {
+        let mut order: Vec<(f64, usize)> =
+            self.evidence.iter().map(|s| self.weighted(&self.question, s)).zip(0..).collect();
+        order.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        order.iter().take(FOCUS).flat_map(|(_, i)| self.evidence[*i].iter().cloned()).collect()
+    }
+
+    /// Of the passage sentences that have a word of these, the mean share of the question's words they have.
+    fn beside(&self, terms: &HashSet<String>) -> f64 {
+        let mut shares = Vec::new();
+        for term in terms {
+            let holding = self.evidence.iter().filter(|sentence| sentence.contains(term));
+            let best = holding.map(|sentence| self.weighted(&self.question, sentence)).fold(0.0, f64::max);
+            shares.push(best);
+        }
+        shares.sort_by(f64::total_cmp);
+        mean(&shares)
+    }
+}
+
+fn lower_words(text: &str) -> HashSet<String> {
+    super::super::text::words(text).into_iter().collect()
+}
+
+/// Whether the answer has the kind of word the question asks for: 1 yes, 0 no or nothing in particular.
+fn kind(question: &str, answer: &str) -> f64 {
+    let question = question.to_lowercase();
+    let starts = |words: &[&str]| words.iter().any(|word| question.contains(word));
+    let has = if starts(&["when", "what year", "how many", "how much", "how long", "how old", "what date"]) {
+        !numbers(answer).is_empty()
+    } else if starts(&["who", "where", "which", "whose"]) {
+        !names(answer).is_empty()
+    } else if starts(&["why"]) {
+        let answer = answer.to_lowercase();
+        ["because", "due to", "since", "so that", "in order to"].iter().any(|word| answer.contains(word))
+    } else {
+        false
+    };
+    f64::from(u8::from(has))
+}
+
+fn share(of: &HashSet<String>, among: &HashSet<String>) -> f64 {
+    if of.is_empty() { 0.0 } else { of.intersection(among).count() as f64 / of.len() as f64 }
+}
+
+fn share_or_one(of: &HashSet<String>, among: &HashSet<String>) -> f64 {
+    if of.is_empty() { 1.0 } else { share(of, among) }
+}
+
+/// ln(1 + how many are missing).
+fn missing(of: &HashSet<String>, among: &HashSet<String>) -> f64 {
+    (of.difference(among).count() as f64).ln_1p()
+}
+
+/// Share of the runs of `n` terms that stand so in the other text.
+fn copied(terms: &[String], from: &[String], n: usize) -> f64 {
+    let known: HashSet<&[String]> = from.windows(n).collect();
+    let runs = terms.windows(n).len();
+    let found = terms.windows(n).filter(|run| known.contains(run)).count();
+    found as f64 / runs.max(1) as f64
+}
+
+fn least(values: &[f64]) -> f64 {
+    values.iter().copied().reduce(f64::min).unwrap_or(0.0)
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}

@@ -1,0 +1,291 @@
+//! What is a trained reward model, and how does it score? Members of an ensemble, each a weighted sum of normalised
+//! features, and the reference set their sums are read against.
+
+use serde::{Deserialize, Serialize};
+
+use super::backbone::Projection;
+use super::features::{Row, feature_names};
+use super::logistic::sigmoid;
+use super::{Extractor, Item, RewardError, Score, Settings};
+
+/// Normalised features farther out than this count as this far: no answer wins by being unlike all that were judged.
+const FARTHEST: f64 = 5.0;
+/// Standard deviations below this are rounding.
+const SMALLEST: f64 = 1e-9;
+
+/// Which kind of model it is, from the simplest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rung {
+    /// Interpretable features.
+    Features,
+    /// And features of a frozen language model.
+    Backbone,
+    /// A trained adapter with a scalar head, and interpretable features beside it.
+    Adapter,
+}
+
+/// What is known about a model besides its numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct About {
+    pub(super) rung: Rung,
+    pub(super) settings: Settings,
+    /// Id of the sentence model whose cosines it learnt from.
+    pub(super) encoder: Option<String>,
+    /// Names the language model whose states it learnt from.
+    pub(super) backbone: Option<String>,
+    /// Of the features, in order.
+    pub(super) names: Vec<String>,
+    /// Who may be served what it learnt; the caller's own words.
+    pub(super) label: serde_json::Value,
+}
+
+/// A trained reward model. It never changes; scores may be asked for from any thread.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RewardModel {
+    pub(super) about: About,
+    pub(super) normaliser: Normaliser,
+    /// Of the rungs that read answers with a language model.
+    pub(super) projection: Option<Projection>,
+    /// Members × columns: those of features, then those of states.
+    pub(super) members: Vec<Vec<f64>>,
+    /// Of each member, its mean over the reference set.
+    pub(super) centres: Vec<f64>,
+    /// Standard deviation of the members' mean over the reference set (nats).
+    pub(super) unit: f64,
+    /// Log-odds a nat of reward is worth, from cross-validation.
+    pub(super) slope: f64,
+    /// Values of the reference set, lowest first.
+    pub(super) reference: Vec<f64>,
+}
+
+/// Brings features to one scale, and apart by whether there were passages: what makes an answer good is not the same
+/// with passages and without, so every feature has two columns of which one is 0.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Normaliser {
+    /// Of each feature over the training answers with passages, then of each over those without.
+    pub(super) mean: Vec<f64>,
+    /// Of each feature, how far two answers to one question are apart (root mean square / √2); over all answers where
+    /// there are no pairs.
+    pub(super) deviation: Vec<f64>,
+}
+
+/// Which of two answers is better, and how sure the ensemble is.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Probability that people choose the first one.
+    pub probability: f64,
+    /// Standard deviation over the members of the difference of scores, in the unit of [`Score`].
+    pub spread: f64,
+}
+
+impl RewardModel {
+    /// Which rung of the ladder it is.
+    #[must_use]
+    pub fn rung(&self) -> Rung {
+        self.about.rung
+    }
+
+    /// Whether scoring needs [`Extractor::backbone`].
+    #[must_use]
+    pub fn needs_backbone(&self) -> bool {
+        self.about.rung > Rung::Features
+    }
+
+    /// How it was trained.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.about.settings
+    }
+
+    /// The access label the caller gave it; null before.
+    #[must_use]
+    pub fn label(&self) -> &serde_json::Value {
+        &self.about.label
+    }
+
+    /// The same model with an access label, which is saved with it.
+    #[must_use]
+    pub fn with_label(mut self, label: serde_json::Value) -> Self {
+        self.about.label = label;
+        self
+    }
+
+    /// Scores answers, in order. An item's score does not depend on the others: features are computed item by item, so
+    /// scores alone and in a batch differ by the rounding of the sentence model's matrix products at most (1e-5).
+    ///
+    /// # Errors
+    /// When an answer or a conversation is empty, the extractor lacks a model this one was trained with or has another
+    /// one, or a model fails.
+    pub fn score(&self, extractor: &Extractor, items: &[Item<'_>]) -> Result<Vec<Score>, RewardError> {
+        Ok(self.values(extractor, items)?.iter().map(|values| self.summary(values)).collect())
+    }
+
+    /// Compares two answers.
+    ///
+    /// # Errors
+    /// As [`RewardModel::score`].
+    pub fn compare(
+        &self,
+        extractor: &Extractor,
+        (first, second): (Item<'_>, Item<'_>),
+    ) -> Result<Verdict, RewardError> {
+        let values = self.values(extractor, &[first, second])?;
+        let differences: Vec<f64> = values
+            .first()
+            .zip(values.get(1))
+            .map_or_else(Vec::new, |(a, b)| a.iter().zip(b).map(|(a, b)| a - b).collect());
+        let logit = self.slope * self.unit * mean(&differences);
+        Ok(Verdict { probability: sigmoid(logit), spread: deviation(&differences) })
+    }
+
+    /// Of each item, every member's normalised score.
+    fn values(&self, extractor: &Extractor, items: &[Item<'_>]) -> Result<Vec<Vec<f64>>, RewardError> {
+        self.check(extractor)?;
+        // A model that learnt without a sentence model scores without one.
+        let rows = if self.about.encoder.is_some() {
+            extractor.features(items)?
+        } else {
+            Extractor { encoder: None, backbone: extractor.backbone.clone() }.features(items)?
+        };
+        let mut columns: Vec<Vec<f64>> = rows.iter().map(|row| self.normaliser.apply(row)).collect();
+        if let Some(projection) = &self.projection {
+            let backbone = extractor.backbone.as_ref().ok_or(RewardError::NoBackbone)?;
+            if self.about.backbone != Some(backbone.version()?) {
+                return Err(RewardError::OtherBackbone);
+            }
+            backbone.check(items)?;
+            for (columns, state) in columns.iter_mut().zip(backbone.states(items)?) {
+                columns.extend(projection.apply(&state));
+            }
+        }
+        Ok(columns.iter().map(|columns| self.member_values(columns)).collect())
+    }
+
+    /// Of normalised features, every member's score against the reference set.
+    fn member_values(&self, row: &[f64]) -> Vec<f64> {
+        let members = self.members.iter().zip(&self.centres);
+        members.map(|(weights, centre)| (dot(weights, row) - centre) / self.unit).collect()
+    }
+
+    /// Calibrated log-odds that the first of two answers is liked better, of normalised features.
+    pub(super) fn logit(&self, rows: [&[f64]; 2]) -> f64 {
+        let [first, second] = rows.map(|row| mean(&self.member_values(row)));
+        self.slope * self.unit * (first - second)
+    }
+
+    /// Mean weight of each feature over the members, the largest first.
+    pub(super) fn mean_weights(&self) -> Vec<(String, f64)> {
+        let of = |i: usize| mean(&self.members.iter().map(|weights| weights[i]).collect::<Vec<_>>());
+        let names = ["with passages", "without"]
+            .into_iter()
+            .flat_map(|kind| self.about.names.iter().map(move |name| format!("{name} ({kind})")));
+        let states = self.projection.as_ref().map_or(0, Projection::len);
+        let states = (0..states).map(|i| format!("language model {i}"));
+        let mut found: Vec<(String, f64)> =
+            names.chain(states).enumerate().map(|(i, name)| (name, of(i))).collect();
+        found.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
+        found
+    }
+
+    /// A model of these members, read against these answers (normalised features).
+    pub(super) fn assemble(
+        about: About,
+        (normaliser, projection): (Normaliser, Option<Projection>),
+        (members, slope): (Vec<Vec<f64>>, f64),
+        reference: &[Vec<f64>],
+    ) -> Self {
+        let centre =
+            |weights: &Vec<f64>| mean(&reference.iter().map(|row| dot(weights, row)).collect::<Vec<_>>());
+        let centres: Vec<f64> = members.iter().map(centre).collect();
+        let mut model =
+            Self { about, normaliser, projection, members, centres, unit: 1.0, slope, reference: vec![] };
+        let mut scores: Vec<f64> = reference.iter().map(|row| mean(&model.member_values(row))).collect();
+        // A model that says nothing has a unit all the same.
+        model.unit = deviation(&scores).max(SMALLEST);
+        scores.iter_mut().for_each(|score| *score /= model.unit);
+        scores.sort_by(f64::total_cmp);
+        model.reference = scores;
+        model
+    }
+
+    fn summary(&self, values: &[f64]) -> Score {
+        let value = mean(values);
+        let below = self.reference.partition_point(|other| *other < value);
+        let percentile = 100.0 * below as f64 / self.reference.len().max(1) as f64;
+        Score { value, spread: deviation(values), percentile }
+    }
+
+    /// Refuses a head of a version with other features.
+    pub(super) fn check_names(&self) -> Result<(), String> {
+        if self.about.names == feature_names() {
+            Ok(())
+        } else {
+            Err("it is of a version with other features; train again".to_owned())
+        }
+    }
+
+    fn check(&self, extractor: &Extractor) -> Result<(), RewardError> {
+        let found = extractor.encoder.as_ref().map(|encoder| encoder.id().to_owned());
+        if found != self.about.encoder && self.about.encoder.is_some() {
+            let name = |id: &Option<String>| id.clone().unwrap_or_else(|| "none".to_owned());
+            return Err(RewardError::OtherEncoder {
+                trained: name(&self.about.encoder),
+                found: name(&found),
+            });
+        }
+        if self.needs_backbone() && extractor.backbone.is_none() {
+            return Err(RewardError::NoBackbone);
+        }
+        Ok(())
+    }
+}
+
+impl Normaliser {
+    /// Of answers' features; the first `2 · pairs` are those of pairs, two each.
+    pub(super) fn of(rows: &[Row], pairs: usize) -> Self {
+        let features = rows.first().map_or(0, |row| row.features.len());
+        let means = [true, false].map(|grounded| {
+            let of_kind: Vec<&Row> = rows.iter().filter(|row| row.grounded == grounded).collect();
+            (0..features).map(move |i| mean(&of_kind.iter().map(|row| row.features[i]).collect::<Vec<_>>()))
+        });
+        let apart = |i: usize| {
+            let difference = |pair: &[Row]| (pair[0].features[i] - pair[1].features[i]).powi(2);
+            let squares: f64 = rows[..2 * pairs].chunks_exact(2).map(difference).sum();
+            (squares / (2 * pairs).max(1) as f64).sqrt()
+        };
+        let over_all = |i: usize| deviation(&rows.iter().map(|row| row.features[i]).collect::<Vec<_>>());
+        let scale = |i: usize| {
+            let found = if pairs > 0 { apart(i) } else { over_all(i) };
+            // A feature in which answers never differ says nothing, whatever it is divided by.
+            if found > SMALLEST { found } else { 1.0 }
+        };
+        let deviation = (0..features).map(scale).collect();
+        Self { mean: means.into_iter().flatten().collect(), deviation }
+    }
+
+    /// The two columns of each feature of one answer: all with passages, then all without.
+    pub(super) fn apply(&self, row: &Row) -> Vec<f64> {
+        let features = self.deviation.len();
+        let start = if row.grounded { 0 } else { features };
+        let mut columns = vec![0.0; 2 * features];
+        let scaled = row.features.iter().zip(&self.mean[start..]).zip(&self.deviation);
+        for (column, ((x, mean), deviation)) in columns[start..].iter_mut().zip(scaled) {
+            *column = ((x - mean) / deviation).clamp(-FARTHEST, FARTHEST);
+        }
+        columns
+    }
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+fn deviation(values: &[f64]) -> f64 {
+    let centre = mean(values);
+    (values.iter().map(|value| (value - centre).powi(2)).sum::<f64>() / values.len().max(1) as f64).sqrt()
+}

@@ -1,0 +1,132 @@
+//! Planted preferences are learnt, and a head that is read again scores as before.
+
+use super::*;
+
+/// A vote of nobody in particular.
+pub(super) fn pair(question: &str, chosen: &str, rejected: &str) -> Pair {
+    Pair {
+        id: format!("{question} {chosen}"),
+        cluster: question.to_owned(),
+        held_out: false,
+        conversation: vec![Message::user(question)],
+        passages: vec![],
+        chosen: chosen.to_owned(),
+        rejected: rejected.to_owned(),
+        preference: 1.0,
+        margin: 1.0,
+        user: None,
+        source: "vote".to_owned(),
+        created: 0,
+    }
+}
+
+/// Answers to numbered questions of which the brief, citing or polite one was chosen; everything else differs by chance.
+fn planted(kind: &str, count: usize) -> Preferences {
+    use rand::{Rng, SeedableRng};
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(11);
+    let fill =
+        ["Ask the team.", "It opens early.", "Bring a badge.", "The form is online.", "Lunch is at noon."];
+    let pairs = (0..count).map(|i| {
+        let mut body = |sentences: usize| {
+            let said: Vec<&str> = (0..sentences).map(|_| fill[random.random_range(0..fill.len())]).collect();
+            said.join(" ")
+        };
+        let (chosen, rejected) = match kind {
+            "brevity" => (body(2), body(5)),
+            "citing" => (format!("{} [1]", body(3)), body(3)),
+            _ => (format!("{} Thank you for asking!", body(3)), body(3)),
+        };
+        let mut made = pair(&format!("Where is room {i}?"), &chosen, &rejected);
+        made.passages = vec![format!("Room {i} is on the second floor. Bring a badge.")];
+        made.held_out = i % 5 == 0;
+        made
+    });
+    Preferences { pairs: pairs.collect(), thumbs: vec![] }
+}
+
+fn trained(preferences: &Preferences, settings: &Settings) -> Trained {
+    let folder = tempfile::tempdir().unwrap();
+    let made = train(preferences, &Extractor::default(), (settings, folder.path()), |_| true).unwrap();
+    match made {
+        Outcome::Trained(trained) => *trained,
+        Outcome::Collecting { effective_pairs, needed } => panic!("{effective_pairs} of {needed}"),
+    }
+}
+
+#[test]
+fn planted_preferences_are_learnt_and_measured() {
+    for kind in ["brevity", "citing", "politeness"] {
+        let preferences = planted(kind, 150);
+        let Trained { report, .. } = trained(&preferences, &Settings::default());
+        let held_out = report.held_out.as_ref().unwrap();
+        assert!(held_out.accuracy.share() > 0.95, "{kind}: {:?}", held_out.accuracy);
+        assert!(held_out.log_loss < 0.3, "{kind}: {}", held_out.log_loss);
+        assert_eq!(report.counts.held_out, 30);
+        let text = report.markdown();
+        assert!(text.contains("| all | 30 |") && text.contains("| features | "), "{text}");
+        assert!(report.reliability_svg().contains("<circle"));
+    }
+}
+
+#[test]
+fn a_liking_for_longer_answers_is_not_rewarded() {
+    let mut preferences = planted("brevity", 150);
+    for pair in &mut preferences.pairs {
+        std::mem::swap(&mut pair.chosen, &mut pair.rejected);
+    }
+    let Trained { report, .. } = trained(&preferences, &Settings::default());
+    let length = report.weights.iter().filter(|(name, _)| name.starts_with(features::LENGTH));
+    assert!(length.clone().all(|(_, weight)| *weight <= 0.0) && length.count() == 2);
+    assert_eq!(report.held_out.unwrap().longer.people, 1.0);
+}
+
+#[test]
+fn a_saved_head_is_read_exactly_and_a_score_does_not_depend_on_its_batch() {
+    let preferences = planted("citing", 100);
+    let Trained { model, .. } = trained(&preferences, &Settings::default());
+    let model = model.with_label(serde_json::json!(["staff"]));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("head.safetensors");
+    model.save(&path).unwrap();
+    let again = RewardModel::load(&path).unwrap();
+    assert_eq!(again, model);
+    let bytes = std::fs::read(&path).unwrap();
+    again.save(&path).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    let items: Vec<Item<'_>> = preferences.pairs.iter().flat_map(|pair| pair.items()).collect();
+    let together = again.score(&Extractor::default(), &items).unwrap();
+    for (item, score) in items.iter().zip(together) {
+        assert_eq!(model.score(&Extractor::default(), &[*item]).unwrap(), [score]);
+        assert!((0.0..=100.0).contains(&score.percentile) && score.spread >= 0.0);
+    }
+}
+
+#[test]
+fn too_few_pairs_are_no_model_and_nonsense_is_named() {
+    let mut preferences = planted("citing", 40);
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings::default();
+    let run = |preferences: &Preferences| {
+        train(preferences, &Extractor::default(), (&settings, folder.path()), |_| true)
+    };
+    let found = run(&preferences).unwrap();
+    assert!(matches!(found, Outcome::Collecting { effective_pairs: 32.0, needed: 50.0 }), "{found:?}");
+    preferences.pairs[3].chosen = " ".to_owned();
+    assert!(run(&preferences).unwrap_err().to_string().ends_with("an answer is empty"));
+}
+
+#[test]
+fn training_stops_when_told_and_is_the_same_every_time() {
+    let preferences = planted("politeness", 120);
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings::default();
+    let extractor = Extractor::default();
+    let stopped = train(&preferences, &extractor, (&settings, folder.path()), |step| step.done < 64);
+    assert!(matches!(stopped, Err(RewardError::Stopped { .. })));
+    let go = || match train(&preferences, &extractor, (&settings, folder.path()), |_| true).unwrap() {
+        Outcome::Trained(trained) => trained.model,
+        Outcome::Collecting { .. } => panic!("nothing was trained"),
+    };
+    assert_eq!(go(), go());
+    assert_eq!(go(), trained(&preferences, &settings).model);
+}

@@ -17,6 +17,7 @@
 
 mod export;
 mod import;
+pub mod judgements;
 mod parse;
 mod rows;
 mod signals;

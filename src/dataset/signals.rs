@@ -159,7 +159,8 @@ fn imported(ledger: &dyn Ledger) -> BoxStream<'_, Result<Imported, LedgerError>>
         .boxed()
 }
 
-fn answered(ledger: &dyn Ledger) -> BoxStream<'_, Result<AnswerRecord, LedgerError>> {
+/// Answers that are no refusals, newest first.
+pub(super) fn answered(ledger: &dyn Ledger) -> BoxStream<'_, Result<AnswerRecord, LedgerError>> {
     let filter = AnswerFilter { refused: Some(false), ..AnswerFilter::default() };
     let filter = std::sync::Arc::new(filter);
     every(move |paging| {

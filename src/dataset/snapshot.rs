@@ -3,9 +3,10 @@
 //! A snapshot never changes: its name is the SHA-256 of its rows. [`take`] makes one from what people said, [`load`]
 //! reads it back (in another process, say), [`from_file`] makes one of a file to examine a model with.
 
-mod files;
+mod asked;
+pub(super) mod files;
 mod grounding;
-mod splits;
+pub(super) mod splits;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,9 @@ use futures::TryStreamExt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use asked::asked;
 pub use files::{from_file, load};
+pub(crate) use grounding::untitled;
 pub use grounding::{GroundedBy, Grounding};
 pub use splits::{Shares, Split, SplitBy};
 
@@ -198,7 +201,7 @@ impl Snapshot {
 }
 
 /// A row as a line of the file.
-fn line(row: &Example) -> Result<Vec<u8>> {
+pub(super) fn line(row: &impl Serialize) -> Result<Vec<u8>> {
     let mut line = serde_json::to_vec(row).map_err(Error::internal)?;
     line.push(b'\n');
     Ok(line)
@@ -215,7 +218,7 @@ fn line(row: &Example) -> Result<Vec<u8>> {
 pub async fn take(ledger: &dyn Ledger, grounding: &Grounding, options: &Options) -> Result<Snapshot> {
     let mut left_out = LeftOut::default();
     let rows = distinct(signals::demonstrations(ledger).try_collect().await?, &mut left_out);
-    let asked: Vec<Asked> = rows.iter().map(asked).collect();
+    let asked: Vec<Asked> = rows.iter().map(asked_in).collect();
     let sides = splits::sides(&asked, options.shares, options.split_by);
     let keep: Vec<bool> =
         rows.iter().map(|row| options.include_restricted || row.context.access.is_public()).collect();
@@ -262,7 +265,7 @@ fn distinct(mut rows: Vec<SftRow>, left_out: &mut LeftOut) -> Vec<SftRow> {
     rows
 }
 
-fn asked(row: &SftRow) -> Asked {
+fn asked_in(row: &SftRow) -> Asked {
     let (_, conversation) = split_response(&row.body.messages);
     // Who imported a file did not write each of its rows.
     let importer = row.origin.lineage.as_ref().map(|lineage| lineage.importer.as_str());

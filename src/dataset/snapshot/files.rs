@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Serialize, de::DeserializeOwned};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -32,16 +33,25 @@ impl Snapshot {
     /// # Errors
     /// When the folder can not be written, or the disk is full.
     pub fn write(&self, data_dir: &Path) -> Result<PathBuf> {
-        let folder = data_dir.join(FOLDER);
-        fs::create_dir_all(&folder).map_err(|source| io("make", &folder, source))?;
-        let rows = rows_path(data_dir, &self.hash);
-        durably(&rows, |file| self.rows.iter().try_for_each(|row| Ok(file.write_all(&line(row)?)?)))?;
-        let summary = serde_json::to_vec_pretty(&self.summary).map_err(Error::internal)?;
-        durably(&rows.with_extension("json"), |file| Ok(file.write_all(&summary)?))?;
-        // The names are durable when the folder is.
-        File::open(&folder).and_then(|folder| folder.sync_all()).map_err(|e| io("write", &folder, e))?;
-        Ok(rows)
+        write_rows((data_dir, &self.hash), &self.rows, &self.summary)
     }
+}
+
+/// Writes rows under their hash, and a summary beside them; durable when it returns. Blocks.
+pub(in crate::dataset) fn write_rows<T: Serialize>(
+    (data_dir, hash): (&Path, &str),
+    rows: &[T],
+    summary: &impl Serialize,
+) -> Result<PathBuf> {
+    let folder = data_dir.join(FOLDER);
+    fs::create_dir_all(&folder).map_err(|source| io("make", &folder, source))?;
+    let path = rows_path(data_dir, hash);
+    durably(&path, |file| rows.iter().try_for_each(|row| Ok(file.write_all(&line(row)?)?)))?;
+    let summary = serde_json::to_vec_pretty(summary).map_err(Error::internal)?;
+    durably(&path.with_extension("json"), |file| Ok(file.write_all(&summary)?))?;
+    // The names are durable when the folder is.
+    File::open(&folder).and_then(|folder| folder.sync_all()).map_err(|e| io("write", &folder, e))?;
+    Ok(path)
 }
 
 /// Reads a snapshot by its hash. Blocks.
@@ -49,6 +59,26 @@ impl Snapshot {
 /// # Errors
 /// When there is none of this name, or its rows are not those it is named after.
 pub fn load(data_dir: &Path, hash: &str) -> Result<Snapshot> {
+    let (path, rows) = read_rows(data_dir, hash)?;
+    // Only what can not be counted anew comes from the summary.
+    let summary: Option<Summary> =
+        fs::read(path.with_extension("json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let snapshot = Snapshot::of(rows, summary.unwrap_or_default().left_out)?;
+    if snapshot.hash != hash {
+        let damaged = |problem: String| SnapshotError::Damaged { path: path.clone(), problem };
+        return Err(damaged("its rows are written otherwise than this version writes them".into()).into());
+    }
+    Ok(snapshot)
+}
+
+/// Reads rows by their hash, with the path they were read from. Blocks.
+///
+/// # Errors
+/// When there are none of this name, or they are not those it is named after.
+pub(in crate::dataset) fn read_rows<T: DeserializeOwned>(
+    data_dir: &Path,
+    hash: &str,
+) -> Result<(PathBuf, Vec<T>)> {
     let path = rows_path(data_dir, hash);
     // The name comes from outside: it must not lead anywhere else.
     if hash.len() != 64 || !hash.bytes().all(|byte| byte.is_ascii_hexdigit()) || !path.is_file() {
@@ -63,15 +93,8 @@ pub fn load(data_dir: &Path, hash: &str) -> Result<Snapshot> {
     let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let rows = lines
         .map(|line| serde_json::from_slice(line).map_err(|error| damaged(error.to_string()).into()))
-        .collect::<Result<Vec<Example>>>()?;
-    // Only what can not be counted anew comes from the summary.
-    let summary: Option<Summary> =
-        fs::read(path.with_extension("json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
-    let snapshot = Snapshot::of(rows, summary.unwrap_or_default().left_out)?;
-    if snapshot.hash != hash {
-        return Err(damaged("its rows are written otherwise than this version writes them".into()).into());
-    }
-    Ok(snapshot)
+        .collect::<Result<Vec<T>>>()?;
+    Ok((path, rows))
 }
 
 /// Reads a set to examine a model on: JSON Lines with `messages`, `prompt` and `response`, or `question` and `answer`,

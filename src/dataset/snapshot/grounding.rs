@@ -85,7 +85,7 @@ impl Grounding {
 }
 
 /// Passages of which only the text is known, under ids of their own.
-fn untitled(texts: Vec<String>) -> Vec<PassageRef> {
+pub(crate) fn untitled(texts: Vec<String>) -> Vec<PassageRef> {
     let passage = |text: String| {
         let hash = hex::encode(&Sha256::digest(text.as_bytes())[..8]);
         let document_id = DocumentId::from_path("text", &hash);

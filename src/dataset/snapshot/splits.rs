@@ -88,14 +88,14 @@ pub enum SplitBy {
 
 /// What decides where a row goes.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
+pub(in crate::dataset) struct Asked {
     words: BTreeSet<String>,
     user: Option<String>,
 }
 
 impl Asked {
     /// Of a conversation, and the one person who wrote the row.
-    pub(super) fn new(conversation: &[Message], user: Option<&str>) -> Self {
+    pub(in crate::dataset) fn new(conversation: &[Message], user: Option<&str>) -> Self {
         let mut words = BTreeSet::new();
         for message in conversation.iter().rev().filter(|message| message.role == Author::User) {
             words.extend(meaningful(&message.content));
@@ -110,7 +110,8 @@ impl Asked {
         Self { words, user: user.map(str::to_owned) }
     }
 
-    fn key(&self, by: SplitBy) -> String {
+    /// What decides the side: rows of one key are never parted.
+    pub(in crate::dataset) fn key(&self, by: SplitBy) -> String {
         match (by, &self.user) {
             (SplitBy::Person, Some(user)) => format!("person {user}"),
             _ => format!("words {}", self.words.iter().map(String::as_str).collect::<Vec<_>>().join(" ")),
@@ -137,7 +138,7 @@ fn meaningful(text: &str) -> impl Iterator<Item = String> {
 }
 
 /// The side of each row, given in the order they came in.
-pub(super) fn sides(asked: &[Asked], shares: Shares, by: SplitBy) -> Vec<Split> {
+pub(in crate::dataset) fn sides(asked: &[Asked], shares: Shares, by: SplitBy) -> Vec<Split> {
     let mut known: HashMap<String, Split> = HashMap::new();
     let mut counts = [0.0, 0.0];
     let mut place = |asked: &Asked| {

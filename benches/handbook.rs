@@ -22,7 +22,10 @@ use attune::chat::{AnswerEvent, Answered, Chat, Question, answer, supporting};
 use attune::config::Config;
 use attune::domain::{AnswerRecord, CitedBy, DocumentId, FinishReason, Groups, Identity, Message, Role};
 use attune::generation::{Generator, ScriptedGenerator, Slot};
+use attune::live::Watch;
 use attune::prompt::PromptBuilder;
+use attune::registry::Registry;
+use attune::scoring::Scorer;
 use attune::telemetry::Metrics;
 use clap::Parser;
 use futures::StreamExt;
@@ -130,8 +133,12 @@ async fn chat(config: Arc<Config>, no_model: bool) -> Arc<Chat> {
     };
     let prepared = slot.prepare(generator).await.unwrap();
     slot.commit(prepared);
+    let ledger = attune::ledger::open(None, data_dir.path()).await.unwrap();
+    let registry = Registry::open(data_dir.path(), Arc::clone(&ledger)).await.unwrap();
     Arc::new(Chat {
-        ledger: attune::ledger::open(None, data_dir.path()).await.unwrap(),
+        watch: Arc::new(Watch::new(b"key")),
+        scorer: Arc::new(Scorer::new(registry, &config, library.encoder(), metrics.clone())),
+        ledger,
         library,
         slot: Arc::new(slot),
         admission: Arc::new(Admission::new(&config.admission, metrics.clone())),

@@ -20,6 +20,7 @@ mod person;
 mod render;
 mod routes;
 mod runs;
+mod scores;
 mod search;
 mod sse;
 mod widget;
@@ -34,6 +35,7 @@ use crate::chat::Chat;
 use crate::config::Config;
 use crate::domain::Millis;
 use crate::ledger::Ledger;
+use crate::lineage::Lineage;
 use crate::registry::Registry;
 use crate::retrieval::Library;
 use crate::swap::Swapper;
@@ -60,6 +62,8 @@ pub struct Context {
     pub registry: Registry,
     /// Which one is served.
     pub swapper: Arc<Swapper>,
+    /// Who has learnt from what.
+    pub lineage: Lineage,
     /// What is measured.
     pub metrics: Metrics,
     /// Whether questions can be answered now.

@@ -19,12 +19,15 @@ use crate::chat::Chat;
 use crate::config::{Config, ConfigError};
 use crate::domain::now;
 use crate::generation::{GenerationError, Generator, Slot};
-use crate::jobs::{Supervisor, WorkerProgram};
+use crate::jobs::{Automation, Supervisor, WorkerProgram};
 use crate::ledger::{Ledger, LedgerError};
+use crate::lineage::Lineage;
+use crate::live::{LiveCheck, Watch};
 use crate::models::ModelsError;
 use crate::prompt::PromptBuilder;
 use crate::registry::{Registry, RegistryError};
 use crate::retrieval::{Library, RetrievalError};
+use crate::scoring::Scorer;
 use crate::shutdown;
 use crate::swap::{Given, Loader, MistralLoader, SwapError, Swapper};
 use crate::telemetry::{Metrics, MetricsError};
@@ -167,6 +170,21 @@ impl Application {
         let housekeeping = tokio::spawn(housekeeping(Arc::clone(&context)));
         let ending = stop.child_token();
         let supervising = tokio::spawn(parts.supervisor(&config, &data_dir, worker).run(ending.clone()));
+        let automation = Automation {
+            ledger: Arc::clone(&parts.ledger),
+            config: Arc::clone(&config),
+            metrics: metrics.clone(),
+        };
+        let automating = tokio::spawn(automation.run(ending.clone()));
+        let live = LiveCheck {
+            ledger: Arc::clone(&parts.ledger),
+            registry: parts.registry.clone(),
+            swapper: Arc::clone(&parts.swapper),
+            watch: Arc::clone(&parts.chat.watch),
+            config: Arc::clone(&config),
+            metrics: metrics.clone(),
+        };
+        let watching = tokio::spawn(live.run(ending.clone()));
         let resyncing = tokio::spawn(loading::resync(Arc::clone(&config), Arc::clone(&context), RESYNC));
 
         let loaded = tokio::select! {
@@ -200,6 +218,8 @@ impl Application {
         // Nobody has asked for the end when the model could not be loaded.
         ending.cancel();
         supervising.await?;
+        automating.await?;
+        watching.await?;
         housekeeping.abort();
         resyncing.abort();
         parts.ledger.close().await;
@@ -228,18 +248,20 @@ impl Parts {
         let ledger = crate::ledger::measured(ledger, metrics);
         let access = Arc::new(Access::open(&config.access, Arc::clone(&ledger)).await?);
         let library = Arc::new(loading::open_library(config, data_dir).await?);
+        let registry = Registry::open(data_dir.path(), Arc::clone(&ledger)).await?;
         let chat = Arc::new(Chat {
             config: Arc::clone(config),
             ledger: Arc::clone(&ledger),
             library: Arc::clone(&library),
             slot: Arc::new(Slot::empty(metrics.clone())),
+            watch: Arc::new(Watch::open(ledger.as_ref()).await?),
+            scorer: Arc::new(Scorer::new(registry.clone(), config, library.encoder(), metrics.clone())),
             admission: Arc::new(Admission::new(&config.admission, metrics.clone())),
             prompts: PromptBuilder::new(&config.prompt),
             metrics: metrics.clone(),
             tasks: TaskTracker::new(),
             runtime: tokio::runtime::Handle::current(),
         });
-        let registry = Registry::open(data_dir.path(), Arc::clone(&ledger)).await?;
         let loader = loader.unwrap_or_else(|| Arc::new(MistralLoader::new(config, &chat.prompts)));
         let swapper = Swapper::new(Arc::clone(&chat.slot), registry.clone(), loader, &config.registry);
         Ok(Self { ledger, library, access, chat, registry, swapper: Arc::new(swapper) })
@@ -274,6 +296,7 @@ impl Parts {
             access: Arc::clone(&self.access),
             registry: self.registry.clone(),
             swapper: Arc::clone(&self.swapper),
+            lineage: Lineage::new(self.registry.clone(), config.data_dir.clone()),
             metrics: metrics.clone(),
             readiness,
             started: now(),
@@ -286,6 +309,7 @@ async fn housekeeping(context: Arc<Context>) {
     loop {
         ticks.tick().await;
         context.chat.admission.sweep();
+        context.chat.scorer.refresh().await;
         loading::report_index(&context.library, &context.metrics);
     }
 }

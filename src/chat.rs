@@ -1,6 +1,7 @@
 //! How is one question answered? admit → retrieve → prompt → generate → record.
 
 mod citations;
+mod choosing;
 mod comparison;
 mod drafting;
 mod refusal;
@@ -19,15 +20,18 @@ use crate::domain::{
     Message, Millis,
 };
 use crate::error::Error;
-use crate::generation::{Slot, Token};
+use crate::generation::{Lease, Slot, Token};
 use crate::ledger::Ledger;
+use crate::live::Watch;
 use crate::prompt::PromptBuilder;
 use crate::retrieval::Library;
+use crate::scoring::Scorer;
 use crate::telemetry::Metrics;
 
-pub use citations::{Answered, supporting};
+pub use citations::{Answered, Shown, shown, supporting};
 pub use comparison::compare;
 use drafting::Drafting;
+pub(crate) use words::COMMON;
 
 /// What answering needs.
 #[derive(Debug)]
@@ -40,6 +44,10 @@ pub struct Chat {
     pub library: Arc<Library>,
     /// The served generation.
     pub slot: Arc<Slot>,
+    /// Says which answers people would like.
+    pub scorer: Arc<Scorer>,
+    /// Which generation answers whom while one is watched.
+    pub watch: Arc<Watch>,
     /// The door.
     pub admission: Arc<Admission>,
     /// Builds prompts.
@@ -58,6 +66,15 @@ impl Chat {
     pub fn generations(&self) -> Vec<GenerationId> {
         self.slot.generations()
     }
+
+    /// The generation that answers a person: the one they name, or the active one, or the one before while the active
+    /// one is watched.
+    fn lease(&self, user: &str, wanted: Option<&GenerationId>) -> Result<Lease, Error> {
+        let instead = if wanted.is_none() { self.watch.instead(user) } else { None };
+        // It may have gone a moment ago.
+        let other = instead.and_then(|id| self.slot.lease(Some(&id)).ok());
+        other.map_or_else(|| self.slot.lease(wanted), Ok)
+    }
 }
 
 /// Answers one question.
@@ -71,7 +88,7 @@ impl Chat {
 pub async fn answer(chat: &Arc<Chat>, who: &Identity, question: Question) -> Result<AnswerStream, Error> {
     let turn = turn::Turn::begin(chat, who, question)?;
     let ticket = chat.admission.enter(&who.user)?;
-    let lease = chat.slot.lease(turn.question.generation.as_ref())?;
+    let lease = chat.lease(&who.user, turn.question.generation.as_ref())?;
     let answering = Arc::clone(chat);
     Ok(turn::in_background(chat, move |reader| async move {
         let _permit = ticket.wait().await?;
@@ -79,9 +96,12 @@ pub async fn answer(chat: &Arc<Chat>, who: &Identity, question: Question) -> Res
         reader.send(AnswerEvent::Started(turn.started(&answering, &lease, &found)));
         let draft = match refusal::refusal(&answering, &turn, &found) {
             Some(text) => drafting::refuse(text, &reader, &found),
+            None if answering.config.generation.best_of > 1 && turn.may_choose() => {
+                choosing::best(&answering, &turn, (&lease, &found), &reader).await?
+            }
             None => {
                 let prompt = turn.prompt(&answering, &lease, &found)?;
-                let delta = |text, tokens| AnswerEvent::Delta { text, tokens };
+                let delta = |text, tokens| Some(AnswerEvent::Delta { text, tokens });
                 Drafting::new(&answering, &turn, prompt).run(&lease, &reader, &delta).await
             }
         };

@@ -7,6 +7,7 @@ mod generations;
 mod indexing;
 mod models;
 mod run;
+mod simulate;
 mod tokens;
 mod worker;
 
@@ -73,6 +74,9 @@ enum Command {
     Worker(worker::WorkerArgs),
     /// Compare a generation's answers with the human ones.
     Evaluate(evaluate::Evaluate),
+    /// Try the whole loop on a company in small: employees with a secret preference vote, the server learns, and a
+    /// judge compares.
+    Simulate(simulate::Simulate),
     /// List generations, or show, verify and prune them.
     Generations(generations::Generations),
     /// Make a generation the active one.
@@ -143,6 +147,7 @@ async fn execute(cli: Cli) -> CommandResult {
             worker::run(config, worker_name, args, stop).await
         }
         Some(Command::Evaluate(evaluate)) => evaluate::run(config, evaluate, json).await,
+        Some(Command::Simulate(args)) => simulate::run(config, (args, cli.common.config), json).await,
         Some(Command::Generations(generations)) => generations::run(config, generations, json).await,
         Some(Command::Promote(promote)) => generations::promote(config, promote, json).await,
         Some(Command::Rollback(rollback)) => generations::rollback(config, rollback, json).await,

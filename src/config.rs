@@ -2,6 +2,7 @@
 
 mod access;
 mod answering;
+mod learning;
 mod models;
 mod registry;
 mod server;
@@ -15,10 +16,13 @@ use figment::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::evaluation::gate::Thresholds;
+
 pub use access::{AccessConfig, AccessMode, JwtConfig, ProxyConfig, WidgetConfig};
 pub use answering::{
     AdmissionConfig, ComparisonsConfig, FeedbackConfig, GenerationConfig, PromptConfig, RetrievalConfig,
 };
+pub use learning::{AutomationConfig, AutomationStage, LiveConfig, PolicyConfig, RewardConfig};
 pub use models::{ModelsConfig, WeightFormat};
 pub use registry::RegistryConfig;
 pub use server::{DatabaseConfig, DocsConfig, LogFormat, ServerConfig, TelemetryConfig};
@@ -75,6 +79,16 @@ pub struct Config {
     pub training: TrainingConfig,
     /// How the base model is fine-tuned.
     pub sft: SftConfig,
+    /// How the reward model is trained.
+    pub reward: RewardConfig,
+    /// How the policy is optimised against it.
+    pub policy: PolicyConfig,
+    /// What a candidate must reach to be served.
+    pub gate: Thresholds,
+    /// When the server trains by itself.
+    pub automation: AutomationConfig,
+    /// How what was promoted by itself is watched.
+    pub live: LiveConfig,
     /// Who may do what.
     pub access: AccessConfig,
     /// Logs and metrics.
@@ -98,6 +112,11 @@ impl Default for Config {
             feedback: FeedbackConfig::default(),
             training: TrainingConfig::default(),
             sft: SftConfig::default(),
+            reward: RewardConfig::default(),
+            policy: PolicyConfig::default(),
+            gate: Thresholds::default(),
+            automation: AutomationConfig::default(),
+            live: LiveConfig::default(),
             access: AccessConfig::default(),
             telemetry: TelemetryConfig::default(),
         }
@@ -160,6 +179,13 @@ impl Config {
         self.comparisons.validate()?;
         self.training.validate()?;
         self.sft.validate()?;
+        self.reward.validate()?;
+        self.policy.validate()?;
+        if let Some((name, problem)) = self.gate.problem() {
+            return Err(ConfigError::Invalid { key: "gate", problem: format!("{name} {problem}") });
+        }
+        self.automation.validate()?;
+        self.live.validate()?;
         self.access.validate(&self.server)
     }
 }

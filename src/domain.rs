@@ -22,5 +22,8 @@ pub use generation::{ActiveRole, GenerationKind, GenerationState};
 pub use ids::{AnswerId, ComparisonId, DemonstrationId, DocumentId, GenerationId, InvalidId, RunId};
 pub use message::{Author, Message};
 pub use passage::{Passage, PassageRef};
-pub use run::{Outcome, PhaseTime, Progress, Run, RunRequest, RunState, Series, SftOptions, Stage, Verdict};
+pub use run::{
+    Outcome, PhaseTime, PolicyOptions, Progress, Run, RunRequest, RunState, Series, SftOptions, Stage,
+    Verdict,
+};
 pub use time::{Millis, now};

@@ -1,5 +1,5 @@
-//! How does the policy improve from what people said? One cycle: dataset → fine-tune → merge → evaluate → publish →
-//! promote.
+//! How does the policy improve from what people said? One cycle: dataset → fine-tune → reward → policy → evaluate →
+//! publish → promote.
 //!
 //! Every run starts from the base model with all there is to learn from. It is resumable at each step: what a step
 //! made lies in the run's folder, and a step that finds it goes on from there.
@@ -7,30 +7,42 @@
 mod candidate;
 mod examination;
 mod material;
+mod optimisation;
+mod rewarding;
+mod verdict;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{Config, WeightFormat};
+use sha2::{Digest, Sha256};
+
+use crate::config::{Config, PolicyConfig, WeightFormat};
 use crate::dataset::snapshot::{self, Grounding, Snapshot};
-use crate::domain::{Outcome, Run, Verdict};
+use crate::domain::{Outcome, Run, Stage};
 use crate::error::Error;
 use crate::evaluation::EvaluationError;
 use crate::generation::{GenerationError, base_id};
-use crate::jobs::{Reporter, run_folder, sft_settings};
+use crate::jobs::{Reporter, Verdict as Ending, policy_settings, run_folder, sft_settings};
 use crate::ledger::{Ledger, LedgerError};
-use crate::models::{BaseModel, ModelCodec, ModelsError};
+use crate::models::{BaseModel, Codec, ModelCodec, ModelsError};
 use crate::nn::NnError;
+use crate::policy::PolicyError;
 use crate::prompt::PromptBuilder;
 use crate::registry::{BaseRef, Manifest, Registry, RegistryError, TemplateRef};
 use crate::retrieval::{Library, RetrievalError, SentenceEncoder};
+use crate::reward::RewardError;
 use crate::sft::{self, SftError, Trained};
+use rewarding::{Learnt, Rewarding};
 
-pub use examination::{Examined, examine};
+pub use examination::{Answers, Examined, Examining, examine};
 pub use material::{Question, questions};
+pub use verdict::Verdict;
 
 /// Fewest demonstrations to fine-tune on: with less, an adapter repeats them and nothing else.
 pub const FEWEST_DEMONSTRATIONS: usize = 20;
+
+/// Fine-tunings whose files are kept besides the one in use: adapters and their checkpoints are tens of megabytes.
+const KEPT_TUNINGS: usize = 3;
 
 /// Why a cycle did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +77,15 @@ pub enum ImproveError {
     /// The index can not be opened.
     #[error(transparent)]
     Retrieval(#[from] RetrievalError),
+    /// The reward model can not be trained.
+    #[error("reward model")]
+    Reward(#[source] RewardError),
+    /// The policy can not be optimised.
+    #[error("policy optimisation")]
+    Policy(#[from] PolicyError),
+    /// The candidate is still in use.
+    #[error("the candidate is still in use")]
+    Shared,
     /// Fine-tuning failed.
     #[error("fine-tuning")]
     Sft(#[source] SftError),
@@ -92,6 +113,15 @@ pub enum ImproveError {
     /// A thread of ours panicked.
     #[error("a task of the run failed")]
     Task(#[from] tokio::task::JoinError),
+}
+
+impl From<RewardError> for ImproveError {
+    fn from(error: RewardError) -> Self {
+        match error {
+            RewardError::Stopped { .. } => Self::Interrupted,
+            other => Self::Reward(other),
+        }
+    }
 }
 
 impl From<SftError> for ImproveError {
@@ -170,6 +200,16 @@ impl Workshop {
         }
     }
 
+    /// What a completion says, without the token that ended it.
+    #[must_use]
+    pub fn said(&self, completion: &[u32], ended: bool) -> String {
+        let said = match (ended, completion.split_last()) {
+            (true, Some((_, said))) => said,
+            _ => completion,
+        };
+        self.codec.detokenize(said)
+    }
+
     /// Finds passages for rows that have none.
     #[must_use]
     pub fn grounding(&self) -> Grounding {
@@ -187,20 +227,26 @@ impl Workshop {
     }
 }
 
-/// Does one cycle. With at least [`FEWEST_DEMONSTRATIONS`] it ends with a generation: a candidate whatever its scores,
-/// the active one with `promote`.
+/// Does one cycle. With at least [`FEWEST_DEMONSTRATIONS`] it ends with a generation: the active one with `promote` and
+/// if the gate lets it, else a candidate, or held with the reasons. The stage `reward` ends with a reward model, or with
+/// how many choices there are yet.
 ///
 /// # Errors
 /// When there is too little to learn from, a part fails, or the worker is told to stop.
 pub async fn improve(workshop: &Workshop, run: &Run, report: &Reporter) -> Result<Outcome, ImproveError> {
     let work = Work::open(workshop, run, report)?;
+    if run.stage == Stage::Reward {
+        return Ok(work.reward(None).await?.outcome());
+    }
     let dataset = work.dataset().await?;
     let material = work.material(dataset).await?;
-    let trained = work.fine_tune(&material).await?;
-    let candidate = work.merge(trained).await?;
-    let examined = work.evaluate(&material, &candidate).await?;
-    let published = work.publish(&material, candidate, &examined).await?;
-    work.promote(published, examined).await
+    let tuned = work.fine_tune(&material).await?;
+    let (learnt, rewarding) = work.rewarding(&material).await?;
+    let made = work.optimise(&material, tuned, rewarding.as_ref()).await?;
+    let candidate = work.merge(made).await?;
+    let examined = work.evaluate(&material, &candidate, rewarding.as_ref()).await?;
+    let published = work.publish(&material, candidate, (&examined, learnt.as_ref())).await?;
+    work.promote(published, examined, learnt).await
 }
 
 /// One run's work.
@@ -210,6 +256,7 @@ struct Work<'a> {
     report: &'a Reporter,
     folder: PathBuf,
     settings: sft::Settings,
+    policy: PolicyConfig,
 }
 
 impl<'a> Work<'a> {
@@ -217,7 +264,21 @@ impl<'a> Work<'a> {
         let folder = run_folder(&workshop.config.data_dir, &run.id);
         std::fs::create_dir_all(&folder).map_err(io(&folder))?;
         let settings = sft_settings(&run.request.sft, &workshop.config.sft)?.into();
-        Ok(Self { workshop, run, report, folder, settings })
+        let policy = policy_settings(&run.request.policy, &workshop.config.policy)?;
+        Ok(Self { workshop, run, report, folder, settings, policy })
+    }
+
+    /// What the policy is optimised by, and what came of learning it; nothing in the stage `sft`.
+    async fn rewarding(
+        &self,
+        material: &material::Material,
+    ) -> Result<(Option<Learnt>, Option<Arc<Rewarding>>), ImproveError> {
+        if self.run.stage == Stage::Sft {
+            return Ok((None, None));
+        }
+        let learnt = self.reward(Some(material.decoder.clone())).await?;
+        let rewarding = learnt.rewarding.clone();
+        Ok((Some(learnt), rewarding))
     }
 
     /// The snapshot this run learns from: taken once, then kept, so that a resumed run learns from the same.
@@ -250,7 +311,7 @@ impl<'a> Work<'a> {
     /// Trains an adapter of the base model on the material.
     async fn fine_tune(&self, material: &Arc<material::Material>) -> Result<Trained, ImproveError> {
         let (material, settings) = (Arc::clone(material), self.settings.clone());
-        let (folder, report) = (self.folder.clone(), self.report.clone());
+        let (folder, report) = (self.tuning(&material)?, self.report.clone());
         let trained = tokio::task::spawn_blocking(move || {
             let sides = (material.train.as_slice(), material.validation.as_slice());
             sft::train(&material.decoder, sides, (&settings, &folder), |step| {
@@ -261,14 +322,48 @@ impl<'a> Work<'a> {
         Ok(trained.await??)
     }
 
-    /// Makes the generation the active one if that was asked for.
-    async fn promote(&self, published: Manifest, examined: Examined) -> Result<Outcome, ImproveError> {
-        if self.run.request.promote {
+    /// Where the fine-tuning keeps its files: a folder for what it learns from and how, so that a run which fine-tunes
+    /// as an earlier one did takes over what that one made. The last few stay.
+    fn tuning(&self, material: &material::Material) -> Result<PathBuf, ImproveError> {
+        let workshop = self.workshop;
+        let templates = workshop.templates();
+        let settings = serde_json::to_string(&self.settings).unwrap_or_default();
+        let mut hash = Sha256::new();
+        for part in [material.snapshot.hash(), &settings, &templates.prompt, &templates.chat] {
+            hash.update(part);
+            hash.update([0]);
+        }
+        hash.update(workshop.base.source_sha256);
+        let all = workshop.config.data_dir.join("tuned");
+        let folder = all.join(&hex::encode(hash.finalize())[..16]);
+        std::fs::create_dir_all(&folder).map_err(io(&folder))?;
+        forget_all_but_newest(&all, &folder).map_err(io(&all))?;
+        Ok(folder)
+    }
+
+    /// Makes the generation the active one if that was asked for and the gate lets it. What was only fine-tuned on ideal
+    /// answers is promoted whatever the gate says: people wrote them, and asked for it.
+    async fn promote(
+        &self,
+        published: Manifest,
+        examined: Examined,
+        learnt: Option<Learnt>,
+    ) -> Result<Outcome, ImproveError> {
+        let judgement = &examined.verdict.judgement;
+        let lets = self.run.stage == Stage::Sft || judgement.promotes();
+        if self.run.request.promote && lets {
             self.workshop.registry.promote(&published.id, None).await?;
         }
-        let reasons = examined.remarks.clone();
-        let metrics = examined.metrics();
-        Ok(Outcome { generation: Some(published.id), state: Verdict::Succeeded, reasons, metrics })
+        let held = !self.held(&examined).is_empty();
+        let state = if held { Ending::Held } else { Ending::Succeeded };
+        let mut reasons = judgement.reasons();
+        reasons.extend(examined.remarks.iter().cloned());
+        let mut metrics = examined.metrics();
+        if let Some(learnt) = learnt {
+            reasons.extend(learnt.reasons);
+            metrics.insert("reward_model".into(), learnt.metrics.into());
+        }
+        Ok(Outcome { generation: Some(published.id), state, reasons, metrics })
     }
 }
 
@@ -304,6 +399,24 @@ fn tell(report: &Reporter, step: &sft::Step) {
     ];
     values.extend(step.validation_loss.map(|loss| ("validation_loss", f64::from(loss))));
     report.point(step.done, &values);
+}
+
+/// Deletes the folders that were used longest ago, all but [`KEPT_TUNINGS`] and `used`.
+fn forget_all_but_newest(all: &Path, used: &Path) -> std::io::Result<()> {
+    std::fs::write(used.join("used"), [])?;
+    let mut others = Vec::new();
+    for entry in std::fs::read_dir(all)? {
+        let path = entry?.path();
+        let last = std::fs::metadata(path.join("used")).and_then(|used| used.modified());
+        if path != used {
+            others.push((last.ok(), path));
+        }
+    }
+    others.sort();
+    for (_, path) in others.iter().rev().skip(KEPT_TUNINGS) {
+        std::fs::remove_dir_all(path)?;
+    }
+    Ok(())
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ImproveError {

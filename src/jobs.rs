@@ -7,6 +7,7 @@
 //!    └────release──────┘  └── claimed again when its worker was not heard of for LEASE: at most MAX_ATTEMPTS times
 //! ```
 
+mod automation;
 mod lock;
 mod process;
 mod reporter;
@@ -24,10 +25,11 @@ use crate::error::{Error, ErrorCode};
 use crate::ledger::{Ledger, LedgerError};
 
 pub use crate::domain::{Outcome, Progress, Run, RunState, Stage, Verdict};
+pub use automation::{Automation, REQUESTER, Why, due};
 pub use lock::WorkerLock;
 pub use process::{WorkerProgram, handed_over, lower_priority};
 pub use reporter::{Interruption, Reporter};
-pub use request::{complete, sft_settings};
+pub use request::{complete, policy_settings, sft_settings};
 pub use supervisor::Supervisor;
 pub use worker::{Ended, MAX_ATTEMPTS, Timing, Worked, Worker, worker_name};
 

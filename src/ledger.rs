@@ -134,6 +134,15 @@ pub struct Paging {
     pub limit: usize,
 }
 
+impl Paging {
+    /// The cursor of lists that are oldest first from which on all rows are no older than a moment.
+    #[must_use]
+    pub fn after(at: Millis) -> String {
+        // No id sorts before the empty one.
+        rows::cursor(at.0, "")
+    }
+}
+
 /// Which answers to list.
 #[derive(Debug, Clone, Default)]
 pub struct AnswerFilter {
@@ -238,6 +247,17 @@ pub struct Thumb {
     pub answer: AnswerRecord,
 }
 
+/// What was said in some time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Signals {
+    /// How many signals.
+    pub count: u64,
+    /// When the first was given.
+    pub oldest: Option<Millis>,
+    /// When the last was given.
+    pub newest: Option<Millis>,
+}
+
 /// How many signals there are, for metrics and `attune doctor`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub struct Counts {
@@ -339,6 +359,8 @@ pub trait Ledger: Generations + Runs + Send + Sync + std::fmt::Debug {
     /// name. Returns how many rows were deleted.
     async fn forget_user(&self, user: &str) -> Result<u64>;
 
+    /// What was said after a moment: choices, thumbs, approved demonstrations, imported rows.
+    async fn signals_since(&self, at: Millis) -> Result<Signals>;
     /// How many there are of each.
     async fn counts(&self) -> Result<Counts>;
     /// Whether the database answers.

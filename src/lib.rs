@@ -27,12 +27,15 @@ pub mod retrieval;
 pub mod prompt;
 pub mod generation;
 pub mod swap;
+pub mod live;
+pub mod scoring;
 pub mod ledger;
 pub mod feedback;
 
 // Models on disk.
 pub mod models;
 pub mod registry;
+pub mod lineage;
 
 // Offline: improve the policy from what people said.
 pub mod improve;
@@ -40,7 +43,15 @@ pub mod jobs;
 pub mod dataset;
 pub mod nn;
 pub mod sft;
+pub mod reward;
+pub mod policy;
 pub mod evaluation;
+pub mod simulate;
 
 // What people see.
 pub mod web;
+
+/// Gives memory back: after a swap the old generation's is the operating system's again (tests/robustness/engine.rs).
+#[cfg(target_os = "linux")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -18,7 +18,7 @@ pub use directory::Draft;
 pub use error::RegistryError;
 pub use manifest::{
     ADAPTER, About, BaseRef, DatasetRef, FileEntry, MANIFEST, Manifest, POLICY_FILE, POLICY_FOLDER,
-    ParitySample, REPORT_JSON, REPORT_MARKDOWN, TemplateRef,
+    ParitySample, REPORT_JSON, REPORT_MARKDOWN, REWARD_HEAD, TemplateRef,
 };
 
 use crate::domain::{ActiveRole, GenerationId, GenerationKind, GenerationState, Millis, now};

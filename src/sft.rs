@@ -15,7 +15,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::nn::{
-    AdamW, AdamWSettings, Adapter, AdapterShape, Batch, Checkpoint, Decoder, NnError, Pass, Schedule, clip,
+    AdamW, AdamWSettings, Adapter, AdapterShape, Batch, Checkpoint, Decoder, Gradients, NnError, Pass,
+    Schedule,
 };
 use plan::Plan;
 
@@ -298,7 +299,7 @@ impl<'a> Training<'a> {
         let examples = self.plan.batch(at);
         let targets: usize = examples.iter().map(|example| example.completion.len()).sum();
         let (mut sum, mut tokens) = (0.0, 0);
-        let mut gradients = vec![None; self.adapter.variables().len()];
+        let mut gradients = Gradients::none(&self.adapter, self.settings.recompute);
         for (i, pass) in plan::passes(&examples, self.settings.pass_tokens).into_iter().enumerate() {
             let batch = plan::pack(pass);
             tokens += batch.rows_len() as u64;
@@ -306,12 +307,12 @@ impl<'a> Training<'a> {
             let seed = self.settings.seed.wrapping_add(at.wrapping_mul(1000)).wrapping_add(i as u64);
             sum += self.backward(&batch, (seed, targets), &mut gradients)?;
         }
-        let norm = clip(&mut gradients, CLIP)?;
+        let norm = gradients.clip(CLIP)?;
         if !sum.is_finite() || !norm.is_finite() {
             return Err(SftError::Diverged { step: at });
         }
         let rate = self.schedule.at(at);
-        self.optimizer.step(&self.adapter.variables(), &gradients, rate)?;
+        self.optimizer.step(&self.adapter.variables(), gradients.as_slice(), rate)?;
         let seconds = started.elapsed().as_secs_f64();
         self.state.step += 1;
         self.state.tokens += tokens;
@@ -332,28 +333,13 @@ impl<'a> Training<'a> {
         &self,
         batch: &Batch,
         (seed, targets): (u64, usize),
-        gradients: &mut [Option<candle_core::Tensor>],
-    ) -> Result<f32, SftError> {
+        gradients: &mut Gradients,
+    ) -> Result<f32, NnError> {
         let share = -1.0 / targets as f64;
         let pass = Pass { dropout_seed: Some(seed), ..Pass::default() };
-        let (loss, found) = if self.settings.recompute {
-            self.decoder.checkpointed_backward(batch, (&self.adapter, pass), |scores| {
-                Ok((scores.log_probabilities.sum_all()? * share)?)
-            })?
-        } else {
-            let scores = self.decoder.scores(batch, Pass { adapter: Some(&self.adapter), ..pass })?;
-            let loss = (scores.log_probabilities.sum_all()? * share)?;
-            let found = loss.backward()?;
-            let found = self.adapter.variables().iter().map(|var| found.get(var).cloned()).collect();
-            (loss.to_scalar()?, found)
-        };
-        for (sum, found) in gradients.iter_mut().zip(found) {
-            *sum = match (sum.take(), found) {
-                (Some(sum), Some(found)) => Some((sum + found)?),
-                (sum, found) => sum.or(found),
-            };
-        }
-        Ok(loss)
+        gradients.add((self.decoder, batch), (&self.adapter, pass), |scores| {
+            Ok((scores.log_probabilities.sum_all()? * share)?)
+        })
     }
 
     fn validate_if_due(&mut self) -> Result<Option<f32>, SftError> {

@@ -6,7 +6,7 @@
 mod checks;
 mod loader;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -246,6 +246,25 @@ impl Swapper {
         let (previous, active) = self.registry.before(role).await?;
         let promotion = self.promote(&previous, Some(&active)).await?;
         Ok((previous, promotion))
+    }
+
+    /// Loads and checks a generation and keeps it in memory beside the served one, unless it is there already.
+    ///
+    /// # Errors
+    /// As [`Swapper::promote`]; nothing is kept then.
+    pub async fn keep_beside(&self, id: &GenerationId) -> Result<(), SwapError> {
+        if self.slot.beside().as_ref() == Some(id) {
+            return Ok(());
+        }
+        let _turn = self.turn.lock().await;
+        let prepared = self.prepare(id).await?;
+        self.slot.keep_beside(prepared);
+        Ok(())
+    }
+
+    /// Lets go of what was kept beside the served one.
+    pub fn keep_nothing_beside(&self) {
+        self.slot.keep_nothing_beside();
     }
 
     /// Why a generation could not be served here, if it was tried and could not.

@@ -83,6 +83,7 @@ const CONSOLE: &str = concat!(
     include_str!("web/assets/console/charts.js"),
     include_str!("web/assets/console/runs.js"),
     include_str!("web/assets/console/generations.js"),
+    include_str!("web/assets/console/reward.js"),
     include_str!("web/assets/console/console.js"),
     "})();\n",
 );

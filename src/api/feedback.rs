@@ -3,7 +3,7 @@
 use actix_web::web;
 use serde::Serialize;
 
-use crate::domain::{AnswerId, AnswerRecord, Feedback, Rating, Reason};
+use crate::domain::{AnswerId, AnswerRecord, Feedback, GenerationId, Rating, Reason};
 use crate::error::Error;
 use crate::feedback::{self, FeedbackInput};
 
@@ -35,15 +35,24 @@ pub(super) struct FeedbackState {
     comment: Option<String>,
     /// What the answer should have been.
     ideal_answer: Option<String>,
+    /// The generations in use that have learnt from it.
+    learnt_by: Vec<GenerationId>,
 }
 
 impl FeedbackState {
-    fn new(answer: AnswerId, feedback: Option<Feedback>) -> Self {
+    fn new(answer: AnswerId, feedback: Option<Feedback>, learnt_by: Vec<GenerationId>) -> Self {
         match feedback {
             Some(Feedback { answer, rating, reasons, comment, ideal_answer, .. }) => {
-                Self { answer, rating, reasons, comment, ideal_answer }
+                Self { answer, rating, reasons, comment, ideal_answer, learnt_by }
             }
-            None => Self { answer, rating: None, reasons: Vec::new(), comment: None, ideal_answer: None },
+            None => Self {
+                answer,
+                rating: None,
+                reasons: Vec::new(),
+                comment: None,
+                ideal_answer: None,
+                learnt_by,
+            },
         }
     }
 }
@@ -65,7 +74,8 @@ pub(super) async fn put(
     for kind in kinds {
         context.metrics.feedback.with_label_values(&[kind]).inc();
     }
-    Ok(web::Json(FeedbackState::new(answer, feedback)))
+    // What was said just now, nobody has learnt yet.
+    Ok(web::Json(FeedbackState::new(answer, feedback, Vec::new())))
 }
 
 /// The asker's own feedback on an answer; 404 when there is none.
@@ -80,7 +90,8 @@ pub(super) async fn get(
     let all = context.ledger.feedback_on(&answer).await?;
     let own = all.into_iter().find(|feedback| feedback.user == asker.0.user);
     let own = own.ok_or_else(|| Error::not_found("your feedback on this answer"))?;
-    Ok(web::Json(FeedbackState::new(answer, Some(own))))
+    let learnt_by = context.lineage.learnt_by(&[answer.as_str()]).await?;
+    Ok(web::Json(FeedbackState::new(answer, Some(own), learnt_by)))
 }
 
 /// Lists everybody's feedback with the answers it is about, newest first.

@@ -65,6 +65,8 @@ pub(super) struct GenerationView {
     lineage: LineageView,
     /// Why this server could not serve it, if it tried and could not.
     failure: Option<FailureView>,
+    /// Whether people like it, while it is watched after it was promoted by itself.
+    live: Option<String>,
     /// The evaluation, in Markdown; only for one generation, and only to who may see what it was trained on.
     #[serde(skip_serializing_if = "Option::is_none")]
     report: Option<String>,
@@ -221,6 +223,7 @@ fn view(context: &Context, generation: Generation) -> GenerationView {
             training: about.training,
             files: manifest.files,
         },
+        live: context.chat.watch.words(&id),
         failure: failure.map(|failure| FailureView { reason: failure.reason, at: failure.at }),
         report: None,
         id,

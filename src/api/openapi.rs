@@ -6,7 +6,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::{
     answers, chat, comparisons, demonstrations, documents, exchange, feedback, generations, health, models,
-    passages, person, runs, search, widget,
+    passages, person, runs, scores, search, widget,
 };
 
 /// The OpenAPI document.
@@ -31,6 +31,7 @@ pub fn document() -> utoipa::openapi::OpenApi {
         demonstrations::delete, demonstrations::restore,
         exchange::export, exchange::import,
         runs::create, runs::list, runs::get, runs::cancel,
+        scores::score, scores::rerank,
         search::search, passages::get,
         documents::list, documents::get, documents::put, documents::delete,
         generations::list, generations::get, generations::promote, generations::rollback,

@@ -10,7 +10,7 @@ use crate::config::WidgetConfig;
 use super::observe::observe;
 use super::{
     Context, answers, chat, comparisons, demonstrations, documents, exchange, feedback, generations, health,
-    models, openapi, passages, person, runs, search, widget,
+    models, openapi, passages, person, runs, scores, search, widget,
 };
 
 /// How long a browser may remember that another site is allowed.
@@ -97,7 +97,9 @@ fn knowledge(app: &mut ServiceConfig) {
 }
 
 fn learning(app: &mut ServiceConfig) {
-    app.service(web::resource("/v1/runs").route(post().to(runs::create)).route(get().to(runs::list)))
+    app.service(web::resource("/v1/score").route(post().to(scores::score)))
+        .service(web::resource("/v1/rerank").route(post().to(scores::rerank)))
+        .service(web::resource("/v1/runs").route(post().to(runs::create)).route(get().to(runs::list)))
         .service(web::resource("/v1/runs/{id}").route(get().to(runs::get)))
         .service(web::resource("/v1/runs/{id}/cancel").route(post().to(runs::cancel)))
         .service(web::resource("/v1/generations").route(get().to(generations::list)))

@@ -2,6 +2,7 @@
 
 use super::words::Support;
 use crate::domain::{Citation, CitedBy, PassageRef};
+use crate::generation::StopFilter;
 
 /// Longest mark that is looked for, in bytes: `[10, 11, 12, 13]`. More is ordinary text in brackets.
 const LONGEST_MARK: usize = 16;
@@ -116,6 +117,31 @@ pub struct Answered<'a> {
     pub passages: &'a [PassageRef],
 }
 
+/// An answer as it is shown.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// The text, without marks that name no passage.
+    pub text: String,
+    /// The passages it cites.
+    pub citations: Vec<Citation>,
+    /// Marks that named no passage.
+    pub invalid_marks: u64,
+}
+
+/// What a chat shows of a model's whole answer: what streaming it would have shown. A passage that has at least
+/// `threshold` of the answer's words is cited beside those the model names.
+#[must_use]
+pub fn shown(answered: Answered<'_>, threshold: f32) -> Shown {
+    let stops = if answered.passages.is_empty() { Vec::new() } else { vec![crate::prompt::repetition()] };
+    let mut stops = StopFilter::new(&stops);
+    let mut marks = MarkFilter::new(answered.passages.len());
+    let mut text = marks.push(&stops.push(answered.answer).text);
+    text.push_str(&marks.push(&stops.finish()));
+    text.push_str(&marks.finish());
+    let citations = resolve(Answered { answer: &text, ..answered }, &marks.cited, threshold);
+    Shown { text, citations, invalid_marks: marks.invalid }
+}
+
 /// The citations of an answer: first the passages the model named, then those that support the answer though the model
 /// did not name them, the best supported first.
 pub(super) fn resolve(answered: Answered<'_>, named: &[usize], threshold: f32) -> Vec<Citation> {
@@ -202,6 +228,18 @@ mod tests {
         assert_eq!(filter(echo, 2), ("On floor 3. [1]".into(), vec![1], 0));
         assert_eq!(filter("On floor 3.\n[9] Floors", 2), ("On floor 3.".into(), vec![], 1));
         assert_eq!(filter("[2] On\nfloor 3 [1].", 2), ("[2] On\nfloor 3 [1].".into(), vec![2, 1], 0));
+    }
+
+    #[test]
+    fn a_whole_answer_is_shown_as_a_streamed_one() {
+        let passages = [passage("Parking is free."), passage("The People team sits in room 310.")];
+        let shown = |answer| shown(Answered { answer, question: "Where is HR?", passages: &passages }, 0.35);
+        let found = shown(" The People team sits in room 310 [7].\nQuestion: Where is parking?");
+        let cited: Vec<_> = found.citations.iter().map(|c| (c.n, c.by)).collect();
+        assert_eq!(found.text, "The People team sits in room 310.");
+        assert_eq!((cited, found.invalid_marks), (vec![(2, CitedBy::Overlap)], 1));
+        assert_eq!(shown("Free [1]").citations[0].by, CitedBy::Model);
+        assert_eq!(shown("Free [1").text, "Free [1");
     }
 
     proptest! {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::drafting::{Draft, Drafting};
 use super::turn::{self, Reader, Retrieved, Turn};
-use super::{Chat, ComparisonEvent, ComparisonStream, Question, refusal};
+use super::{Chat, ComparisonEvent, ComparisonStream, Question, choosing, refusal};
 use crate::domain::{AnswerRecord, Comparison, ComparisonId, ComparisonSide, FinishReason, Identity, now};
 use crate::error::{Error, ErrorCode};
 use crate::generation::Lease;
@@ -24,7 +24,11 @@ pub async fn compare(
 ) -> Result<ComparisonStream, Error> {
     let turn = Turn::begin(chat, who, question)?;
     let ticket = chat.admission.enter(&who.user)?;
-    let lease = chat.slot.lease(turn.question.generation.as_ref())?;
+    let wanted = turn.question.generation.as_ref();
+    let lease = chat.slot.lease(wanted)?;
+    // While the active generation is watched, it is compared with the one before.
+    let rival = if wanted.is_none() { chat.watch.rival() } else { None };
+    let rival = rival.and_then(|id| chat.slot.lease(Some(&id)).ok());
     let comparing = Arc::clone(chat);
     Ok(turn::in_background(chat, move |reader| async move {
         let _permit = ticket.wait().await?;
@@ -35,9 +39,13 @@ pub async fn compare(
                 "the answer is a refusal: there is nothing to compare",
             ));
         }
-        let mut pair = Pair::begin(&comparing, turn, (&lease, &found));
+        let mut pair = Pair::begin(&comparing, turn, ([&lease, rival.as_ref().unwrap_or(&lease)], &found));
         reader.send(pair.started());
-        let drafts = pair.generate(&reader).await?;
+        let drafts = if pair.may_choose().await { pair.choose(&reader).await? } else { None };
+        let drafts = match drafts {
+            Some(drafts) => drafts,
+            None => pair.generate(&reader).await?,
+        };
         let (comparison, left, right) = pair.records(drafts);
         comparing.ledger.record_comparison(&comparison, [&left, &right]).await?;
         comparing.metrics.comparisons.with_label_values(&["offered"]).inc();
@@ -48,19 +56,25 @@ pub async fn compare(
 /// Two answers in the making.
 struct Pair<'a> {
     chat: &'a Arc<Chat>,
-    lease: &'a Lease,
     found: &'a Retrieved,
     id: ComparisonId,
-    left: Turn,
-    right: Turn,
+    left: Side<'a>,
+    right: Side<'a>,
+}
+
+/// One side: the question, and the generation that answers it.
+struct Side<'a> {
+    turn: Turn,
+    lease: &'a Lease,
 }
 
 impl<'a> Pair<'a> {
-    fn begin(chat: &'a Arc<Chat>, turn: Turn, (lease, found): (&'a Lease, &'a Retrieved)) -> Self {
+    fn begin(chat: &'a Arc<Chat>, turn: Turn, (leases, found): ([&'a Lease; 2], &'a Retrieved)) -> Self {
         let id = ComparisonId::generate();
         let temperature = turn.question.temperature.unwrap_or(chat.config.generation.comparison_temperature);
         let seed = turn.sampling.seed;
-        let sides = [turn.again(&id, temperature, seed), turn.again(&id, temperature, seed.wrapping_add(1))];
+        let side = |lease, seed| Side { turn: turn.again(&id, temperature, seed), lease };
+        let sides = [side(leases[0], seed), side(leases[1], seed.wrapping_add(1))];
         // Which answer was drawn first tells a person nothing.
         let [left, right] = if rand::random() {
             sides
@@ -68,12 +82,39 @@ impl<'a> Pair<'a> {
             let [a, b] = sides;
             [b, a]
         };
-        Self { chat, lease, found, id, left, right }
+        Self { chat, found, id, left, right }
     }
 
     fn started(&self) -> ComparisonEvent {
-        let (left, right) = (self.left.id.clone(), self.right.id.clone());
+        let (left, right) = (self.left.turn.id.clone(), self.right.turn.id.clone());
         ComparisonEvent::Started { id: self.id.clone(), left, right }
+    }
+
+    /// Whether there is something to choose by.
+    async fn may_choose(&self) -> bool {
+        self.chat.config.comparisons.candidates > 2 && matches!(self.chat.scorer.active().await, Ok(Some(_)))
+    }
+
+    /// Draws several answers and offers the two of which the reward model knows least which one is liked: from that
+    /// choice it learns most. `None` when there are no two.
+    async fn choose(&mut self, reader: &Reader<ComparisonEvent>) -> Result<Option<[Draft; 2]>, Error> {
+        let left = &self.left.turn;
+        let more = (2..self.chat.config.comparisons.candidates).map(|nth| left.other(self.chat, nth as u64));
+        let turns: Vec<Turn> = [left.clone(), self.right.turn.clone()].into_iter().chain(more).collect();
+        let drafts = choosing::draw(self.chat, (&turns, self.left.lease, self.found), reader).await?;
+        let Some((a, b)) = choosing::least_sure(self.chat, left, &drafts).await else {
+            return Ok(None);
+        };
+        let mut drafts: Vec<Option<Draft>> = drafts.into_iter().map(Some).collect();
+        // Which one scores higher is not to be seen from where it stands.
+        let (a, b) = if rand::random() { (a, b) } else { (b, a) };
+        self.left.turn.sampling = turns[a].sampling.clone();
+        self.right.turn.sampling = turns[b].sampling.clone();
+        let (Some(left), Some(right)) = (drafts[a].take(), drafts[b].take()) else { return Ok(None) };
+        for (side, draft) in [(ComparisonSide::Left, &left), (ComparisonSide::Right, &right)] {
+            reader.send(ComparisonEvent::Delta { side, text: draft.text.clone() });
+        }
+        Ok(Some([left, right]))
     }
 
     async fn generate(&mut self, reader: &Reader<ComparisonEvent>) -> Result<[Draft; 2], Error> {
@@ -87,7 +128,7 @@ impl<'a> Pair<'a> {
                 return Ok([left, right]);
             }
             reader.send(ComparisonEvent::Restarted { side: ComparisonSide::Right });
-            let sampling = &mut self.right.sampling;
+            let sampling = &mut self.right.turn.sampling;
             // Far from the seeds of both sides.
             sampling.seed = sampling.seed.wrapping_add(1_000 * attempt as u64);
             // A little warmer each time: a confident model says the same again and again.
@@ -106,13 +147,13 @@ impl<'a> Pair<'a> {
 
     async fn side(
         &self,
-        turn: &Turn,
+        Side { turn, lease }: &Side<'_>,
         side: ComparisonSide,
         reader: &Reader<ComparisonEvent>,
     ) -> Result<Draft, Error> {
-        let prompt = turn.prompt(self.chat, self.lease, self.found)?;
-        let delta = move |text, _| ComparisonEvent::Delta { side, text };
-        let mut draft = Drafting::new(self.chat, turn, prompt).run(self.lease, reader, &delta).await;
+        let prompt = turn.prompt(self.chat, lease, self.found)?;
+        let delta = move |text, _| Some(ComparisonEvent::Delta { side, text });
+        let mut draft = Drafting::new(self.chat, turn, prompt).run(lease, reader, &delta).await;
         if draft.finish_reason == FinishReason::Cancelled {
             // Nobody is left to be told; a pair with half an answer would teach something wrong.
             return Err(Error::new(
@@ -124,8 +165,8 @@ impl<'a> Pair<'a> {
     }
 
     fn records(&self, [left, right]: [Draft; 2]) -> (Comparison, AnswerRecord, AnswerRecord) {
-        let (left, _) = self.left.record(self.chat, (self.lease, self.found), left);
-        let (right, _) = self.right.record(self.chat, (self.lease, self.found), right);
+        let record = |side: &Side<'_>, draft| side.turn.record(self.chat, (side.lease, self.found), draft).0;
+        let (left, right) = (record(&self.left, left), record(&self.right, right));
         let comparison = Comparison {
             id: self.id.clone(),
             created: now(),

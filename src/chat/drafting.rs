@@ -89,14 +89,15 @@ impl<'a> Drafting<'a> {
         }
     }
 
-    /// Generates until the end, the deadline, an error, or until nobody reads.
+    /// Generates until the end, the deadline, an error, or until nobody reads. What `delta` makes nothing of is not sent.
     pub(super) async fn run<E>(
         mut self,
         lease: &Lease,
         reader: &Reader<E>,
-        delta: &(dyn Fn(String, Vec<Token>) -> E + Sync),
+        delta: &(dyn Fn(String, Vec<Token>) -> Option<E> + Sync),
     ) -> Draft {
         let generation = lease.generator().id().to_string();
+        let send = |text, tokens| delta(text, tokens).is_none_or(|event| reader.send(event));
         match lease.generator().generate(self.request.clone()).await {
             Err(error) => self.fail(error),
             Ok(mut stream) => {
@@ -109,8 +110,7 @@ impl<'a> Drafting<'a> {
                     };
                     match event {
                         Some(Ok(Event::Token(token))) => {
-                            if self.take(token, &generation, |text, tokens| reader.send(delta(text, tokens)))
-                            {
+                            if self.take(token, &generation, send) {
                                 break self.draft.finish_reason = FinishReason::Stop;
                             }
                         }
@@ -124,7 +124,7 @@ impl<'a> Drafting<'a> {
         let rest = self.stops.finish();
         let mut rest = self.marks.push(&rest);
         rest.push_str(&self.marks.finish());
-        self.show(rest, |text, tokens| reader.send(delta(text, tokens)));
+        self.show(rest, send);
         self.draft.cited = std::mem::take(&mut self.marks.cited);
         self.draft.invalid_marks = self.marks.invalid;
         self.draft

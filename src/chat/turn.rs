@@ -73,6 +73,19 @@ impl Turn {
         Self { id: AnswerId::generate(), sampling, comparison: Some(comparison.clone()), ..self.clone() }
     }
 
+    /// The same question once more, to choose from: drawn as for a comparison, from a stream of its own.
+    pub(super) fn other(&self, chat: &Chat, nth: u64) -> Self {
+        let temperature = self.sampling.temperature.max(chat.config.generation.comparison_temperature);
+        let seed = self.sampling.seed.wrapping_add(nth);
+        Self { sampling: Sampling { temperature, seed, ..self.sampling.clone() }, ..self.clone() }
+    }
+
+    /// Whether another answer than the first may be shown: not when the caller asks for one drawn in a certain way.
+    pub(super) fn may_choose(&self) -> bool {
+        let Question { temperature, seed, top_logprobs, .. } = &self.question;
+        temperature.is_none() && seed.is_none() && top_logprobs.is_none()
+    }
+
     /// What the reader is told first.
     pub(super) fn started(&self, chat: &Chat, lease: &Lease, found: &Retrieved) -> Started {
         let generation = lease.generator().id().clone();

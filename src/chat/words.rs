@@ -6,7 +6,7 @@ use crate::domain::PassageRef;
 use crate::retrieval::terms_alike;
 
 /// English words that say little about what a text is about.
-const COMMON: &[&str] = &[
+pub(crate) const COMMON: &[&str] = &[
     "a", "about", "all", "also", "an", "and", "any", "are", "as", "at", "be", "been", "but", "by", "can",
     "do", "does", "for", "from", "had", "has", "have", "how", "i", "if", "in", "into", "is", "it", "its",
     "may", "more", "must", "my", "no", "not", "of", "on", "one", "or", "our", "should", "so", "than", "that",

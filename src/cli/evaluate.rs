@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::dataset::snapshot::{self, Options, Split};
 use crate::domain::{ActiveRole, GenerationId, GenerationKind};
 use crate::evaluation::{Comparing, Summary};
-use crate::improve::{Workshop, examine, questions};
+use crate::improve::{Examining, Workshop, examine, questions};
 use crate::jobs::Reporter;
 use crate::nn::Decoder;
 
@@ -58,8 +58,12 @@ pub(super) async fn run(config: Config, evaluate: Evaluate, json: bool) -> Comma
     let summary = tokio::task::spawn_blocking(move || {
         let decoder = Decoder::open(&weights)?;
         let questions = questions(&workshop, &rows)?;
-        let (samples, _) = examine(&workshop, (&decoder, &questions), (&watched, "answers"))?;
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Summary::of(&samples, &Comparing::default())?)
+        let examining = Examining { workshop: &workshop, report: &watched };
+        let answers = examine(examining, (&decoder, &questions), "answers")?;
+        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Summary::of(
+            &answers.samples,
+            &Comparing::default(),
+        )?)
     })
     .await??;
     if json {

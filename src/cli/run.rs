@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::worker::{is_over, watcher, work_until_over};
 use super::{CommandResult, note, say};
 use crate::config::Config;
-use crate::domain::{Run, RunId, RunRequest, RunState, SftOptions, Stage, now};
+use crate::domain::{PolicyOptions, Run, RunId, RunRequest, RunState, SftOptions, Stage, now};
 use crate::jobs::{self, JobsError, WorkerLock};
 use crate::ledger::{Ledger, Paging};
 use crate::shutdown;
@@ -28,8 +28,16 @@ const LISTED: usize = 30;
 pub(super) enum Runs {
     /// Fine-tune the base model on demonstrations.
     Sft(Options),
-    /// The whole loop: dataset, fine-tuning, evaluation, publishing.
-    Improve(Options),
+    /// Train the reward model on choices and thumbs.
+    Reward {
+        /// Learn from choices too that not everybody may see.
+        #[arg(long)]
+        include_restricted: bool,
+    },
+    /// Fine-tune, then optimise the policy against a model of people's choices.
+    Policy(Cycle),
+    /// The whole loop: fine-tuning, reward model, policy optimisation, evaluation, the gate, publishing.
+    Improve(Cycle),
     /// List runs, newest first.
     List,
     /// Show one run.
@@ -82,6 +90,53 @@ pub(super) struct Options {
     include_restricted: bool,
 }
 
+/// Options of the fine-tuning and of the optimisation after it.
+#[derive(Debug, Args)]
+pub(super) struct Cycle {
+    #[command(flatten)]
+    sft: Options,
+    /// `rloo`, `grpo`, `ppo`, `dpo`, `kto` or `best_of_n`.
+    #[arg(long)]
+    algorithm: Option<String>,
+    /// Steps of the optimisation.
+    #[arg(long)]
+    policy_steps: Option<u64>,
+    /// Questions a step.
+    #[arg(long)]
+    prompts_per_step: Option<usize>,
+    /// Answers drawn for each question.
+    #[arg(long)]
+    completions: Option<usize>,
+    /// Longest answer in tokens.
+    #[arg(long)]
+    policy_max_tokens: Option<usize>,
+    /// Peak learning rate of the optimisation.
+    #[arg(long)]
+    policy_learning_rate: Option<f64>,
+    /// How much a nat away from the fine-tuned model costs at first.
+    #[arg(long)]
+    beta: Option<f64>,
+    /// Seed of questions, answers and adapters.
+    #[arg(long)]
+    policy_seed: Option<u64>,
+}
+
+impl Cycle {
+    fn request(self, stage: Stage) -> RunRequest {
+        let policy = PolicyOptions {
+            algorithm: self.algorithm,
+            steps: self.policy_steps,
+            prompts_per_step: self.prompts_per_step,
+            completions: self.completions,
+            max_tokens: self.policy_max_tokens,
+            learning_rate: self.policy_learning_rate,
+            beta: self.beta,
+            seed: self.policy_seed,
+        };
+        RunRequest { policy, ..self.sft.request(stage) }
+    }
+}
+
 impl Options {
     fn request(self, stage: Stage) -> RunRequest {
         let sft = SftOptions {
@@ -96,14 +151,19 @@ impl Options {
             seed: self.seed,
             include_restricted: self.include_restricted,
         };
-        RunRequest { stage, promote: self.promote, sft }
+        RunRequest { promote: self.promote, sft, ..RunRequest::new(stage) }
     }
 }
 
 pub(super) async fn run(config: Config, runs: Runs, json: bool) -> CommandResult {
     let request = match runs {
         Runs::Sft(options) => options.request(Stage::Sft),
-        Runs::Improve(options) => options.request(Stage::Improve),
+        Runs::Reward { include_restricted } => RunRequest {
+            sft: SftOptions { include_restricted, ..SftOptions::default() },
+            ..RunRequest::new(Stage::Reward)
+        },
+        Runs::Policy(cycle) => cycle.request(Stage::Policy),
+        Runs::Improve(cycle) => cycle.request(Stage::Improve),
         Runs::List => return list(config, json).await,
         Runs::Show { id } => {
             let ledger = open(&config).await?;

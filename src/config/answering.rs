@@ -116,6 +116,9 @@ pub struct GenerationConfig {
     /// Share of an answer's words that must come from a passage for it to be attached as a citation that the model did
     /// not name, 0 to 1. Default 0.35.
     pub citation_overlap: f32,
+    /// Answers drawn for each question, of which the one that the reward model likes best is shown, 1 to 16. Default 1:
+    /// answers stream as they are made.
+    pub best_of: usize,
 }
 
 impl Default for GenerationConfig {
@@ -130,6 +133,7 @@ impl Default for GenerationConfig {
             max_running: 4,
             prefix_cache: 16,
             citation_overlap: 0.35,
+            best_of: 1,
         }
     }
 }
@@ -148,6 +152,7 @@ impl GenerationConfig {
             "generation.max_tokens",
             || "must be 1 to generation.max_tokens_limit".into(),
         )?;
+        check((1..=16).contains(&self.best_of), "generation.best_of", || "must be 1 to 16".into())?;
         check(self.max_running >= 1, "generation.max_running", || "must be at least 1".into())
     }
 }
@@ -196,17 +201,21 @@ impl AdmissionConfig {
 pub struct ComparisonsConfig {
     /// Share of questions for which the widget shows two answers to choose from, 0 to 1. Default 0.1.
     pub share: f32,
+    /// Answers drawn once there is a reward model, of which the two are shown whose order it knows least, 2 to 16.
+    /// Default 3. 2 shows what was drawn, as it is made.
+    pub candidates: usize,
 }
 
 impl Default for ComparisonsConfig {
     fn default() -> Self {
-        Self { share: 0.1 }
+        Self { share: 0.1, candidates: 3 }
     }
 }
 
 impl ComparisonsConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        check((0.0..=1.0).contains(&self.share), "comparisons.share", || "must be 0 to 1".into())
+        check((0.0..=1.0).contains(&self.share), "comparisons.share", || "must be 0 to 1".into())?;
+        check((2..=16).contains(&self.candidates), "comparisons.candidates", || "must be 2 to 16".into())
     }
 }
 

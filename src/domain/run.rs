@@ -17,19 +17,25 @@ pub use series::Series;
 pub enum Stage {
     /// Fine-tunes the base model on demonstrations.
     Sft,
-    /// The whole loop: dataset, fine-tuning, evaluation, publishing.
+    /// Trains the reward model on choices and thumbs.
+    Reward,
+    /// Fine-tunes, then optimises the policy against the reward model that is active.
+    Policy,
+    /// The whole loop: fine-tuning, a new reward model, the policy optimised against it, evaluation, publishing.
     Improve,
 }
 
 impl Stage {
     /// Every stage.
-    pub const ALL: [Self; 2] = [Self::Sft, Self::Improve];
+    pub const ALL: [Self; 4] = [Self::Sft, Self::Reward, Self::Policy, Self::Improve];
 
     /// As it is written on the wire.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Sft => "sft",
+            Self::Reward => "reward",
+            Self::Policy => "policy",
             Self::Improve => "improve",
         }
     }
@@ -104,13 +110,16 @@ pub struct RunRequest {
     /// How the base model is fine-tuned.
     #[serde(default)]
     pub sft: SftOptions,
+    /// How the policy is optimised against the reward model.
+    #[serde(default)]
+    pub policy: PolicyOptions,
 }
 
 impl RunRequest {
     /// A run of a stage with everything as configured.
     #[must_use]
     pub fn new(stage: Stage) -> Self {
-        Self { stage, promote: false, sft: SftOptions::default() }
+        Self { stage, promote: false, sft: SftOptions::default(), policy: PolicyOptions::default() }
     }
 }
 
@@ -148,6 +157,36 @@ pub struct SftOptions {
     /// Whether rows that not everybody may see are learnt from too. The generation may then repeat them to anybody
     /// it is served to. Default `false`.
     pub include_restricted: bool,
+}
+
+/// How the policy is optimised against the reward model; what is left out is as configured in section `policy`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PolicyOptions {
+    /// `rloo`, `grpo`, `ppo`, `dpo`, `kto` or `best_of_n`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
+    /// Steps, 1 to 10,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Questions a step, 1 to 256.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompts_per_step: Option<usize>,
+    /// Answers drawn for each question, 2 to 64.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub completions: Option<usize>,
+    /// Longest answer in tokens, 1 to 4,096.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<usize>,
+    /// Peak learning rate, above 0 and at most 0.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
+    /// How much a nat away from the fine-tuned model costs, 0 to 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beta: Option<f64>,
+    /// Seed of questions, answers and adapters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
 }
 
 /// How far a run is in its present phase.

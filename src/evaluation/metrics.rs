@@ -2,7 +2,7 @@
 //!
 //! | measure | as | range |
 //! |---|---|---|
-//! | [`token_f1`], [`exact_match`] | evaluation of `SQuAD` 2.0: lower case, without punctuation and English articles | 0 to 1 |
+//! | [`token_f1`], [`token_recall`], [`exact_match`] | evaluation of `SQuAD` 2.0: lower case, without punctuation and English articles | 0 to 1 |
 //! | [`rouge_n`], [`rouge_l`] | F-measure of `rouge_score` without stemming: runs of `a-z0-9`, so Latin script only | 0 to 1 |
 //! | [`Bleu`] | sacreBLEU: 13a tokens, exponential smoothing | 0 to 100 |
 //! | [`Chrf`] | sacreBLEU: character 1- to 6-grams without white space, recall twice as heavy (β = 2) | 0 to 100 |
@@ -22,7 +22,7 @@ mod wording;
 pub use bleu::Bleu;
 pub use chrf::Chrf;
 pub use rouge::{rouge_l, rouge_n};
-pub use squad::{exact_match, token_f1};
+pub use squad::{exact_match, token_f1, token_recall};
 pub(super) use wording::repetition_grams;
 pub use wording::{
     DistinctGrams, distinct, length_ratio, most_common_share, repetition, without_marks, word_count,

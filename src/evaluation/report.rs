@@ -18,6 +18,7 @@ use super::{
     statistics::{Bootstrap, Interval, quantile},
 };
 use crate::error::Error;
+pub(crate) use markdown::cell;
 use measures::{MEASURES, Table};
 
 /// Why answers could not be compared.

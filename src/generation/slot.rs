@@ -18,6 +18,8 @@ use crate::telemetry::Metrics;
 #[derive(Debug)]
 pub struct Slot {
     current: ArcSwapOption<Loaded>,
+    /// Kept in memory to be compared with it.
+    beside: ArcSwapOption<Loaded>,
     /// Every generation somebody still holds, the current one included; dead entries are swept at each commit.
     loaded: Mutex<Vec<Weak<Loaded>>>,
     copies: Arc<Copies>,
@@ -121,7 +123,13 @@ impl Slot {
     /// An empty slot: every request is told to come back until the first commit.
     #[must_use]
     pub fn empty(metrics: Metrics) -> Self {
-        Self { current: ArcSwapOption::empty(), loaded: Mutex::default(), copies: Arc::default(), metrics }
+        Self {
+            current: ArcSwapOption::empty(),
+            beside: ArcSwapOption::empty(),
+            loaded: Mutex::default(),
+            copies: Arc::default(),
+            metrics,
+        }
     }
 
     /// Probes a freshly loaded generation: it must produce a token whose probability is a number.
@@ -150,6 +158,25 @@ impl Slot {
         }
         self.metrics.generation_info.with_label_values(&[id.as_str()]).set(1);
         self.metrics.swaps.with_label_values(&["committed"]).inc();
+    }
+
+    /// Keeps a generation in memory beside the current one; it can be leased by its name.
+    pub fn keep_beside(&self, prepared: Prepared) {
+        let loaded = Arc::new(Loaded::new(prepared.0, &self.copies, &self.metrics));
+        self.metrics.generation_info.with_label_values(&[loaded.id.as_str()]).set(0);
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&loaded));
+        self.beside.store(Some(loaded));
+    }
+
+    /// Lets go of what was kept beside the current one: it is freed with its last answer.
+    pub fn keep_nothing_beside(&self) {
+        self.beside.store(None);
+    }
+
+    /// What is kept beside the current one.
+    #[must_use]
+    pub fn beside(&self) -> Option<GenerationId> {
+        self.beside.load_full().map(|loaded| loaded.id.clone())
     }
 
     /// A lease on the current generation, or on the named one while it is in memory.

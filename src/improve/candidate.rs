@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use super::examination::Examined;
 use super::material::Material;
+use super::optimisation::Made;
+use super::rewarding::Learnt;
 use super::{ImproveError, Work, io};
-use crate::domain::{GenerationKind, now};
+use crate::domain::{GenerationKind, Stage, now};
 use crate::models::Weights;
 use crate::nn::{Decoder, Merged, merge_folder, merge_gguf};
 use crate::registry::{
@@ -20,23 +22,23 @@ pub(super) struct Candidate {
     draft: Draft,
     merged: Merged,
     /// The weights as they will be served.
-    pub(super) decoder: Arc<Decoder>,
-    /// Adapter and figures of the training.
-    pub(super) trained: Trained,
+    pub(super) decoder: Decoder,
+    /// Adapters and figures of the training.
+    pub(super) made: Made,
 }
 
 impl Work<'_> {
     /// Adds the adapter to the weights, in the format they are served in, and reads the result back: what is examined
     /// is what will be served.
-    pub(super) async fn merge(&self, trained: Trained) -> Result<Candidate, ImproveError> {
+    pub(super) async fn merge(&self, made: Made) -> Result<Arc<Candidate>, ImproveError> {
         self.report.progress("merge", 0, 1);
         let draft = self.workshop.registry.draft().await?;
-        trained.adapter.save(&draft.path().join(ADAPTER))?;
+        made.adapter.save(&draft.path().join(ADAPTER))?;
         let source = self.workshop.trained_weights().to_owned();
         let is_folder = matches!(self.workshop.base.weights, Weights::Safetensors(_));
         let format = self.workshop.base.serving_format;
         let target = draft.path().join(if is_folder { POLICY_FOLDER } else { POLICY_FILE });
-        let adapter = trained.adapter.clone();
+        let adapter = made.adapter.clone();
         let (merged, decoder) = tokio::task::spawn_blocking(move || {
             let merged = if is_folder {
                 merge_folder((&source, &target), &adapter)?
@@ -47,49 +49,63 @@ impl Work<'_> {
         })
         .await??;
         self.report.progress("merge", 1, 1);
-        Ok(Candidate { draft, merged, decoder: Arc::new(decoder), trained })
+        Ok(Arc::new(Candidate { draft, merged, decoder, made }))
     }
 
-    /// Writes reports and manifest, and makes the generation known as a candidate.
+    /// Writes reports and manifest, and makes the generation known: as a candidate, or held with the gate's reasons.
     pub(super) async fn publish(
         &self,
         material: &Material,
-        candidate: Candidate,
-        examined: &Examined,
+        candidate: Arc<Candidate>,
+        (examined, learnt): (&Examined, Option<&Learnt>),
     ) -> Result<Manifest, ImproveError> {
         self.report.progress("publish", 0, 1);
-        let Candidate { draft, merged, trained, .. } = candidate;
+        let candidate = Arc::into_inner(candidate).ok_or(ImproveError::Shared)?;
+        let Candidate { draft, merged, made, .. } = candidate;
         let write = |name: &str, text: String| {
             let path = draft.path().join(name);
             std::fs::write(&path, text).map_err(io(&path))
         };
         write(REPORT_MARKDOWN, examined.markdown())?;
         write(REPORT_JSON, examined.json())?;
-        let mut metrics = examined.metrics();
-        metrics.insert("training".into(), training_metrics(&trained));
+        let mut training = serde_json::json!({ "stage": self.run.stage, "settings": self.settings });
+        if made.optimised.is_some() {
+            training["policy"] = serde_json::to_value(&self.policy).unwrap_or_default();
+        }
+        if let Some(learnt) = learnt {
+            training["reward"] = serde_json::json!({
+                "generation": learnt.generation,
+                "judgements": learnt.rewarding.as_ref().map(|rewarding| rewarding.judgements.hash()),
+            });
+        }
         let about = About {
             kind: GenerationKind::Policy,
             parent: Some(self.workshop.base_manifest().id),
             base: BaseRef::of(&self.workshop.base),
             created: now(),
             run: Some(self.run.id.to_string()),
-            dataset: Some(dataset(material)),
+            dataset: Some(dataset(material, learnt)),
             template: self.workshop.templates(),
-            access: material.snapshot.summary().access.clone(),
+            access: material.access(),
             serving_format: self.workshop.base.serving_format,
             merged_tensors: merged.changed,
-            training: serde_json::json!({ "stage": "sft", "settings": self.settings }),
-            metrics: metrics.into(),
-            reasons: Vec::new(),
+            training,
+            metrics: examined.metrics().into(),
+            reasons: self.held(examined),
             parity: examined.parity.clone(),
         };
         let manifest = self.workshop.registry.publish(draft, about).await?;
         self.report.progress("publish", 1, 1);
         Ok(manifest)
     }
+
+    /// Why the candidate is held; the stage `sft` publishes a candidate whatever its scores.
+    pub(super) fn held(&self, examined: &Examined) -> Vec<String> {
+        if self.run.stage == Stage::Sft { Vec::new() } else { examined.verdict.judgement.reasons() }
+    }
 }
 
-fn dataset(material: &Material) -> DatasetRef {
+fn dataset(material: &Material, learnt: Option<&Learnt>) -> DatasetRef {
     let summary = material.snapshot.summary();
     let mut counts = BTreeMap::new();
     for (split, rows) in &summary.by_split {
@@ -98,11 +114,17 @@ fn dataset(material: &Material) -> DatasetRef {
     for (source, rows) in &summary.by_source {
         counts.insert(name(source), *rows as u64);
     }
+    if let Some(rewarding) = learnt.and_then(|learnt| learnt.rewarding.as_ref()) {
+        let judged = rewarding.judgements.summary();
+        counts.insert("preference_pairs".into(), judged.pairs as u64);
+        counts.insert("thumbs".into(), judged.thumbs as u64);
+        counts.insert("questions_asked".into(), (material.practice.len() - material.train.len()) as u64);
+    }
     DatasetRef { sha256: material.snapshot.hash().to_owned(), counts }
 }
 
 /// The word that a value is written as in JSON.
-fn name(value: &impl serde::Serialize) -> String {
+pub(super) fn name(value: &impl serde::Serialize) -> String {
     serde_json::to_value(value).ok().and_then(|value| Some(value.as_str()?.to_owned())).unwrap_or_default()
 }
 

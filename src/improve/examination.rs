@@ -6,10 +6,14 @@ use serde_json::{Map, Value};
 
 use super::candidate::{Candidate, training_metrics};
 use super::material::{Material, Question};
+use super::rewarding::Rewarding;
+use super::verdict::{Compared, Verdict};
 use super::{ImproveError, Work, Workshop};
+use crate::chat::Shown;
+use crate::domain::{ActiveRole, GenerationKind};
+use crate::evaluation::gate::Thresholds;
 use crate::evaluation::{Comparing, Comparison, HumanNll, Sample, metrics};
 use crate::jobs::Reporter;
-use crate::models::Codec;
 use crate::nn::{Completion, Decoder, SampleRequest, Sampler, Sampling};
 use crate::registry::ParitySample;
 use crate::sft;
@@ -17,15 +21,58 @@ use crate::sft;
 /// Longest answer of an examination, in tokens; answers of the sample handbook's people have 8 to 60.
 const MOST_TOKENS: usize = 96;
 /// Answers drawn together: the matrix products reach most of their rate, the memory stays small.
-const TOGETHER: usize = 32;
+pub(super) const TOGETHER: usize = 32;
 /// Answers whose probabilities the server compares before it serves the generation.
 const PARITY_ANSWERS: usize = 8;
+
+/// A model's answers to questions.
+#[derive(Debug)]
+pub struct Answers {
+    /// The answers beside the human ones, in the order of the questions.
+    pub samples: Vec<Sample>,
+    /// Probabilities of some of them.
+    pub parity: Vec<ParitySample>,
+    /// 1 where every mark in an answer names a passage of its prompt, else 0, by question.
+    pub valid: Vec<f64>,
+}
+
+impl Answers {
+    /// The answers as they are shown.
+    pub fn texts(&self) -> impl Iterator<Item = &str> {
+        self.samples.iter().map(|sample| sample.answer.as_str())
+    }
+}
+
+/// With what, and to whose knowledge, models are examined.
+#[derive(Debug, Clone, Copy)]
+pub struct Examining<'a> {
+    /// Settings, prompts, tokens.
+    pub workshop: &'a Workshop,
+    /// Hears how far it is.
+    pub report: &'a Reporter,
+}
+
+impl Examining<'_> {
+    /// How answers are drawn: greedily, as long as they may be served.
+    #[must_use]
+    pub fn sampling(&self) -> Sampling {
+        let config = &self.workshop.config.generation;
+        Sampling {
+            temperature: 0.0,
+            top_p: 1.0,
+            repetition_penalty: config.repetition_penalty,
+            max_tokens: MOST_TOKENS.min(config.max_tokens as usize),
+        }
+    }
+}
 
 /// What an examination found.
 #[derive(Debug)]
 pub struct Examined {
     /// Answers before and after, beside the human ones; `None` without questions.
     pub comparison: Option<Comparison>,
+    /// What the gate says.
+    pub verdict: Verdict,
     /// What an operator should know about it.
     pub remarks: Vec<String>,
     /// Probabilities of the new model's own answers.
@@ -35,7 +82,7 @@ pub struct Examined {
 }
 
 impl Examined {
-    /// Figures by name, each `{before, after, difference, interval}`, and the training's.
+    /// Figures by name, each `{before, after, difference, interval}`, those of the gate, and the training's.
     #[must_use]
     pub fn metrics(&self) -> Map<String, Value> {
         let mut metrics = Map::new();
@@ -45,6 +92,9 @@ impl Examined {
             }
             metrics.insert("questions".into(), comparison.n.into());
         }
+        metrics.extend(self.verdict.figures.clone());
+        let gate = if self.verdict.judgement.promotes() { "promote" } else { "hold" };
+        metrics.insert("gate".into(), gate.into());
         metrics.insert("training".into(), self.training.clone());
         metrics
     }
@@ -53,50 +103,108 @@ impl Examined {
     #[must_use]
     pub fn markdown(&self) -> String {
         let remarks: String = self.remarks.iter().map(|remark| format!("- {remark}\n")).collect();
-        let title = "Answers before and after fine-tuning, beside the human ones";
+        let gate = self.verdict.judgement.markdown("The gate");
+        let title = "Answers of the served policy and of the candidate, beside the human ones";
         match &self.comparison {
-            Some(comparison) => format!("{}\n{remarks}", comparison.markdown(title)),
-            None => format!("# {title}\n\n{remarks}"),
+            Some(comparison) => format!("{gate}\n{}\n{remarks}", comparison.markdown(title)),
+            None => format!("{gate}\n# {title}\n\n{remarks}"),
         }
     }
 
     /// The report for programs.
     #[must_use]
     pub fn json(&self) -> String {
-        serde_json::to_string_pretty(&self.comparison).unwrap_or_default()
+        let report = serde_json::json!({ "comparison": self.comparison, "gate": self.verdict.judgement });
+        serde_json::to_string_pretty(&report).unwrap_or_default()
     }
 }
 
 impl Work<'_> {
-    /// Has the base model and the candidate answer the held-out questions, and compares.
+    /// Has the served policy and the candidate answer the held-out questions, compares, and asks the gate.
     pub(super) async fn evaluate(
         &self,
         material: &Arc<Material>,
-        candidate: &Candidate,
+        candidate: &Arc<Candidate>,
+        rewarding: Option<&Arc<Rewarding>>,
     ) -> Result<Examined, ImproveError> {
-        let (material, after) = (Arc::clone(material), Arc::clone(&candidate.decoder));
+        let (material, candidate, rewarding) =
+            (Arc::clone(material), Arc::clone(candidate), rewarding.map(Arc::clone));
         let (workshop, report) = (self.workshop.clone(), self.report.clone());
-        let training = training_metrics(&candidate.trained);
+        let served = self.served().await?;
         let examined = tokio::task::spawn_blocking(move || {
-            let mut remarks = Vec::new();
+            let current = served.map_or_else(|| Ok(material.decoder.clone()), |path| Decoder::open(&path))?;
             let questions = &material.questions;
-            if questions.len() < 30 {
-                remarks.push(format!(
-                    "{} held-out questions: the intervals are wide; more demonstrations narrow them",
-                    questions.len()
-                ));
-            }
-            let asked =
-                |decoder: &Decoder, phase: &str| examine(&workshop, (decoder, questions), (&report, phase));
-            let (before, _) = asked(&material.decoder, "answers before")?;
-            let (after, parity) = asked(&after, "answers after")?;
-            let comparing = Comparing::default();
+            let examining = Examining { workshop: &workshop, report: &report };
+            let asked = |decoder: &Decoder, phase: &str| examine(examining, (decoder, questions), phase);
+            let before = asked(&current, "answers before")?;
+            let after = asked(&candidate.decoder, "answers after")?;
+            let control = candidate.made.control.as_ref().filter(|_| rewarding.is_some());
+            let control = match control {
+                Some(adapter) => {
+                    Some(asked(&material.decoder.merged(adapter)?, "answers of the random control")?)
+                }
+                None => None,
+            };
             let some = !questions.is_empty();
-            let comparison = some.then(|| Comparison::of(&before, &after, &comparing)).transpose()?;
-            Ok::<_, ImproveError>(Examined { comparison, remarks, parity, training })
+            let comparison = some
+                .then(|| Comparison::of(&before.samples, &after.samples, &Comparing::default()))
+                .transpose()?;
+            let compared = Compared {
+                questions,
+                current: (&current, &before),
+                candidate: &after,
+                control: control.as_ref(),
+            };
+            let thresholds = Thresholds {
+                serve_restricted: workshop.config.gate.serve_restricted
+                    || workshop.config.registry.serve_restricted,
+                ..workshop.config.gate.clone()
+            };
+            let made = (&candidate.made, rewarding.as_deref());
+            let access = material.access();
+            let verdict = compared.verdict(examining, made, (&access, &thresholds))?;
+            Ok::<_, ImproveError>(Examined {
+                comparison,
+                remarks: remarks(questions.len(), &candidate),
+                verdict,
+                parity: after.parity,
+                training: training_metrics(&candidate.made.tuned),
+            })
         });
         examined.await?
     }
+
+    /// The weights of the served policy; `None` where that is the base model, or can not be compared with it.
+    async fn served(&self) -> Result<Option<std::path::PathBuf>, ImproveError> {
+        let registry = &self.workshop.registry;
+        let Some(pointer) = registry.pointer(ActiveRole::Policy).await? else { return Ok(None) };
+        let manifest = registry.get(&pointer.generation).await?.manifest;
+        if manifest.about.kind == GenerationKind::Base {
+            return Ok(None);
+        }
+        match registry.servable(&self.workshop.base, &manifest) {
+            Ok(served) => Ok(Some(served.weights.path().to_owned())),
+            Err(error) => {
+                tracing::warn!(error = %crate::error::chain(&error), "compared with the base model instead");
+                Ok(None)
+            }
+        }
+    }
+}
+
+fn remarks(questions: usize, candidate: &Candidate) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if questions < 30 {
+        remarks.push(format!(
+            "{questions} held-out questions: the intervals are wide; more demonstrations narrow them"
+        ));
+    }
+    if let Some(optimised) = &candidate.made.optimised {
+        remarks
+            .extend(optimised.stopped_early.iter().map(|why| format!("the optimisation ended early: {why}")));
+        remarks.extend(optimised.alarms.iter().cloned());
+    }
+    remarks
 }
 
 /// Has a model answer questions, greedily, from the prompts that chat would use. Gives the answers beside the human
@@ -105,21 +213,16 @@ impl Work<'_> {
 /// # Errors
 /// When the model fails, or the worker is told to stop.
 pub fn examine(
-    workshop: &Workshop,
+    examining: Examining<'_>,
     (decoder, questions): (&Decoder, &[Question]),
-    (report, phase): (&Reporter, &str),
-) -> Result<(Vec<Sample>, Vec<ParitySample>), ImproveError> {
+    phase: &str,
+) -> Result<Answers, ImproveError> {
+    let Examining { workshop, report } = examining;
     let requests: Vec<SampleRequest> = questions
         .iter()
         .map(|question| SampleRequest { prompt: question.tokens.prompt.clone(), completions: 1, seed: 0 })
         .collect();
-    let config = &workshop.config.generation;
-    let sampling = Sampling {
-        temperature: 0.0,
-        top_p: 1.0,
-        repetition_penalty: config.repetition_penalty,
-        max_tokens: MOST_TOKENS.min(config.max_tokens as usize),
-    };
+    let sampling = examining.sampling();
     let total = questions.len() as u64;
     let sampler = Sampler::new(decoder, workshop.codec.eos_ids(), TOGETHER);
     report.progress(phase, 0, total);
@@ -145,20 +248,21 @@ pub fn examine(
     let parity = parity.collect();
     let judged = questions.iter().zip(&answers).zip(likelihoods);
     let samples = judged.map(|((question, answer), nats)| sample(workshop, (question, answer), nats));
-    Ok((samples.collect::<Result<_, _>>()?, parity))
+    let (samples, valid) = samples.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    Ok(Answers { samples, parity, valid })
 }
 
 fn sample(
     workshop: &Workshop,
     (question, answer): (&Question, &Completion),
     log_likelihood: f64,
-) -> Result<Sample, ImproveError> {
-    let said = match (answer.ended, answer.tokens.split_last()) {
-        (true, Some((_, said))) => said,
-        _ => &answer.tokens,
-    };
-    let text = workshop.codec.detokenize(said).trim().to_owned();
+) -> Result<(Sample, f64), ImproveError> {
+    let said = workshop.said(&answer.tokens, answer.ended);
+    let Shown { text, citations, invalid_marks } = question.shown(&said, &workshop.config);
     let asked = question.example.messages.last().map(|message| message.content.clone());
+    let right = question.right_pages(&workshop.config);
+    let cited: Vec<&str> = citations.iter().map(|citation| citation.document_id.as_str()).collect();
+    let right: Vec<&str> = right.iter().map(String::as_str).collect();
     let cosine = match &workshop.encoder {
         Some(encoder) => {
             let vectors = encoder.encode(&[&text, &question.example.response])?;
@@ -169,15 +273,16 @@ fn sample(
         }
         None => None,
     };
-    Ok(Sample {
+    let sample = Sample {
         id: question.example.id.clone(),
         question: asked.unwrap_or_default(),
         ideal: question.example.response.clone(),
         ended: answer.ended,
         answer_tokens: answer.tokens.len() as u64,
         nll: Some(HumanNll { nats: -log_likelihood, tokens: question.tokens.completion.len() as u64 }),
-        cited: None,
+        cited: (!right.is_empty()).then(|| metrics::citation_hit(&cited, &right)),
         cosine,
         answer: text,
-    })
+    };
+    Ok((sample, f64::from(u8::from(invalid_marks == 0))))
 }

@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
-use super::{ImproveError, Work, Workshop};
-use crate::dataset::snapshot::{Example, Snapshot, Split};
-use crate::domain::PassageRef;
+use super::{ImproveError, Work, Workshop, write_whole};
+use crate::chat::{self, Answered, Shown};
+use crate::config::Config;
+use crate::dataset::snapshot::{self, Example, Options, Snapshot, Split};
+use crate::domain::{AccessLabel, PassageRef, Stage};
 use crate::nn::Decoder;
 use crate::prompt::PromptParts;
+use crate::retrieval::contextual_query;
 use crate::sft;
 
 /// Most questions of an examination: enough for an interval of about ±0.04 on a share, a few minutes to answer on two
 /// processors.
 const MOST_QUESTIONS: usize = 200;
+/// Most questions people asked that are practised on: a run takes a few hundred, and the newest say most.
+const MOST_ASKED: usize = 500;
 
 /// A question to be examined on.
 #[derive(Debug, Clone)]
@@ -24,6 +29,33 @@ pub struct Question {
     pub passages: Vec<PassageRef>,
 }
 
+impl Question {
+    /// What the chat would show of an answer to it.
+    #[must_use]
+    pub fn shown(&self, answer: &str, config: &Config) -> Shown {
+        let question = &contextual_query(&self.example.messages);
+        let answered = Answered { answer, question, passages: &self.passages };
+        chat::shown(answered, config.generation.citation_overlap)
+    }
+
+    /// Texts of the passages in the prompt, in the order of their numbers.
+    #[must_use]
+    pub fn passage_texts(&self) -> Vec<String> {
+        self.passages.iter().map(|passage| passage.text.clone()).collect()
+    }
+
+    /// The documents that are right to cite: those the row names, else those of the prompt's passages that support the
+    /// human answer; empty when neither is known.
+    #[must_use]
+    pub fn right_pages(&self, config: &Config) -> Vec<String> {
+        if !self.example.pages.is_empty() {
+            return self.example.pages.clone();
+        }
+        let human = self.shown(&self.example.response, config);
+        human.citations.into_iter().map(|citation| citation.document_id.to_string()).collect()
+    }
+}
+
 /// A run's material.
 #[derive(Debug)]
 pub(super) struct Material {
@@ -31,6 +63,8 @@ pub(super) struct Material {
     pub(super) train: Vec<sft::Example>,
     pub(super) validation: Vec<sft::Example>,
     pub(super) questions: Vec<Question>,
+    /// What the policy practises on: the questions it was fine-tuned on, and those people asked.
+    pub(super) practice: Vec<Question>,
     pub(super) decoder: Decoder,
 }
 
@@ -38,6 +72,7 @@ impl Work<'_> {
     /// Builds every row's prompt with the function that serves chat, and loads the model.
     pub(super) async fn material(&self, snapshot: Snapshot) -> Result<Arc<Material>, ImproveError> {
         let workshop = self.workshop.clone();
+        let asked = self.asked(&snapshot).await?;
         let material = tokio::task::spawn_blocking(move || {
             let tokens = |split: Split| -> Result<Vec<sft::Example>, ImproveError> {
                 snapshot.side(split).map(|row| Ok(question(&workshop, row)?.tokens)).collect()
@@ -45,10 +80,41 @@ impl Work<'_> {
             let (train, validation) = (tokens(Split::Train)?, tokens(Split::Validation)?);
             let held_out = snapshot.side(Split::HeldOut).take(MOST_QUESTIONS);
             let questions = questions(&workshop, held_out)?;
+            let practice = snapshot.side(Split::Train).chain(&asked);
+            let practice = self::questions(&workshop, practice)?;
             let decoder = Decoder::open(workshop.trained_weights())?;
-            Ok::<_, ImproveError>(Material { snapshot, train, validation, questions, decoder })
+            Ok::<_, ImproveError>(Material { snapshot, train, validation, questions, practice, decoder })
         });
         Ok(Arc::new(material.await??))
+    }
+
+    /// What people asked that is not examined, for the stages that practise; the same after an interruption.
+    async fn asked(&self, snapshot: &Snapshot) -> Result<Vec<Example>, ImproveError> {
+        if !matches!(self.run.stage, Stage::Policy | Stage::Improve) {
+            return Ok(Vec::new());
+        }
+        let name = self.folder.join("asked.json");
+        if let Ok(text) = std::fs::read(&name)
+            && let Ok(asked) = serde_json::from_slice(&text)
+        {
+            return Ok(asked);
+        }
+        let options =
+            Options { include_restricted: self.run.request.sft.include_restricted, ..Options::default() };
+        let ledger = self.workshop.ledger.as_ref();
+        let asked = snapshot::asked(ledger, (snapshot, &options), MOST_ASKED).await;
+        let asked = asked.map_err(ImproveError::Dataset)?;
+        write_whole(&name, &serde_json::to_vec(&asked).unwrap_or_default())?;
+        Ok(asked)
+    }
+}
+
+impl Material {
+    /// Who may see all that the policy was made from.
+    pub(super) fn access(&self) -> AccessLabel {
+        let practised = self.practice.iter().map(|question| &question.example.access);
+        let all = practised.chain([&self.snapshot.summary().access]);
+        AccessLabel::of(all.flat_map(|access| access.clauses()))
     }
 }
 

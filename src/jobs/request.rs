@@ -1,8 +1,8 @@
 //! What exactly is to be done, when a request leaves things out?
 
 use super::JobsError;
-use crate::config::{Config, SftConfig};
-use crate::domain::{RunRequest, SftOptions};
+use crate::config::{Config, PolicyConfig, SftConfig};
+use crate::domain::{PolicyOptions, RunRequest, SftOptions};
 
 /// The request with everything said: what it leaves out is as configured. A run keeps this, so that it does the same
 /// on whichever machine and whenever it goes on.
@@ -24,7 +24,40 @@ pub fn complete(request: RunRequest, config: &Config) -> Result<RunRequest, Jobs
         seed: Some(seed),
         include_restricted: request.sft.include_restricted,
     };
-    Ok(RunRequest { sft, ..request })
+    let settings = policy_settings(&request.policy, &config.policy)?;
+    let policy = PolicyOptions {
+        algorithm: Some(settings.algorithm),
+        steps: Some(settings.steps),
+        prompts_per_step: Some(settings.prompts_per_step),
+        completions: Some(settings.completions),
+        max_tokens: Some(settings.max_tokens),
+        learning_rate: Some(settings.learning_rate),
+        beta: Some(settings.beta),
+        seed: Some(settings.seed),
+    };
+    Ok(RunRequest { sft, policy, ..request })
+}
+
+/// How to optimise the policy: the options, and where they say nothing the configuration.
+///
+/// # Errors
+/// When a value is out of range; the error names the field.
+pub fn policy_settings(options: &PolicyOptions, config: &PolicyConfig) -> Result<PolicyConfig, JobsError> {
+    let settings = PolicyConfig {
+        algorithm: options.algorithm.clone().unwrap_or_else(|| config.algorithm.clone()),
+        steps: options.steps.unwrap_or(config.steps),
+        prompts_per_step: options.prompts_per_step.unwrap_or(config.prompts_per_step),
+        completions: options.completions.unwrap_or(config.completions),
+        max_tokens: options.max_tokens.unwrap_or(config.max_tokens),
+        learning_rate: options.learning_rate.unwrap_or(config.learning_rate),
+        beta: options.beta.unwrap_or(config.beta),
+        target_kl: config.target_kl,
+        seed: options.seed.unwrap_or(config.seed),
+    };
+    match settings.problem() {
+        None => Ok(settings),
+        Some((field, problem)) => Err(JobsError::Invalid { field, problem }),
+    }
 }
 
 /// How to fine-tune: the options, and where they say nothing the configuration.

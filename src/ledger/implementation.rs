@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
 
 use super::{
-    AnswerFilter, Counts, ImportItem, ImportedRow, Ledger, LedgerError, Page, Paging, Result, Thumb,
+    AnswerFilter, Counts, ImportItem, ImportedRow, Ledger, LedgerError, Page, Paging, Result, Signals, Thumb,
     TokenRow,
     postgres::PostgresLedger,
     rows::{self, DemonstrationRow, FeedbackRow, Recorded, StoredToken, ThumbRow, VotedPairRow, failed, key},
@@ -397,6 +397,17 @@ macro_rules! implement_ledger {
                         .await
                         .map_err(failed("counting"))?;
                 Ok(Counts { answers, feedback, comparisons, votes, demonstrations, imported })
+            }
+
+            async fn signals_since(&self, at: Millis) -> Result<Signals> {
+                let (count, oldest, newest): (i64, Option<i64>, Option<i64>) =
+                    sqlx::query_as(sql::SIGNALS_SINCE)
+                        .bind(at.0)
+                        .fetch_one(self.readers())
+                        .await
+                        .map_err(failed("counting new signals"))?;
+                let count = u64::try_from(count).unwrap_or(0);
+                Ok(Signals { count, oldest: oldest.map(Millis), newest: newest.map(Millis) })
             }
 
             async fn ping(&self) -> Result<()> {

@@ -7,7 +7,9 @@ use futures::stream::BoxStream;
 
 use super::generations::{Expected, GenerationFilter, GenerationRow, Generations, Moved, Pointer};
 use super::runs::{Claim, Held, Renewal, RunEnd, RunReport, Runs, RunsOverview};
-use super::{AnswerFilter, Counts, ImportItem, ImportedRow, Ledger, Page, Paging, Result, Thumb, TokenRow};
+use super::{
+    AnswerFilter, Counts, ImportItem, ImportedRow, Ledger, Page, Paging, Result, Signals, Thumb, TokenRow,
+};
 use crate::domain::{
     ActiveRole, AnswerId, AnswerRecord, Comparison, ComparisonId, Demonstration, DemonstrationId,
     DemonstrationStatus, Feedback, GenerationId, Millis, Run, RunId, RunState, Vote,
@@ -82,6 +84,7 @@ pass_on! {
         tokens() -> Result<Vec<TokenRow>>;
         secret(name: &str, generate: fn() -> String) -> Result<String>;
         counts() -> Result<Counts>;
+        signals_since(at: Millis) -> Result<Signals>;
         ping() -> Result<()>;
         close() -> ();
     }

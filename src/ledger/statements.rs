@@ -126,6 +126,12 @@ pub(super) const FORGET_AUTHOR: &str = "UPDATE demonstrations SET author = 'forg
 pub(super) const FORGET_REQUESTER: &str =
     "UPDATE runs SET requested_by = 'forgotten' WHERE requested_by = $1";
 
+/// Imported demonstrations are among the approved ones.
+pub(super) const SIGNALS_SINCE: &str = "SELECT COUNT(*), MIN(created), MAX(created) FROM (
+        SELECT created FROM votes WHERE created > $1
+        UNION ALL SELECT created FROM feedback WHERE rating IS NOT NULL AND created > $1
+        UNION ALL SELECT created FROM demonstrations WHERE status = 'approved' AND NOT deleted AND created > $1
+        UNION ALL SELECT created FROM imported WHERE created > $1) AS signals";
 pub(super) const COUNTS: &str = "SELECT (SELECT COUNT(*) FROM answers), (SELECT COUNT(*) FROM feedback),
     (SELECT COUNT(*) FROM comparisons), (SELECT COUNT(*) FROM votes),
     (SELECT COUNT(*) FROM demonstrations WHERE NOT deleted), (SELECT COUNT(*) FROM imported)";

@@ -83,6 +83,30 @@ impl Adapter {
         Ok(Self { shape, layers })
     }
 
+    /// The adapter that changes a model as this one and another, added, do: its rank is the sum of theirs.
+    ///
+    /// # Errors
+    /// When they are of different models.
+    pub fn beside(&self, other: &Self) -> Result<Self> {
+        let rank = self.shape.rank + other.shape.rank;
+        // The scales are in B already.
+        let shape = AdapterShape { rank, alpha: rank as f32, dropout: 0.0 };
+        let join = |one: &Pair, two: &Pair| {
+            let a = Tensor::cat(&[one.a.as_tensor(), two.a.as_tensor()], 0)?;
+            let scaled = |adapter: &Self, b: &Var| b.as_tensor() * f64::from(adapter.shape.scale());
+            let b = Tensor::cat(&[scaled(self, &one.b)?, scaled(other, &two.b)?], 1)?;
+            Ok::<_, NnError>(Pair { a: Var::from_tensor(&a)?, b: Var::from_tensor(&b)? })
+        };
+        let mut layers = Vec::with_capacity(self.layers.len());
+        for (one, two) in self.layers.iter().zip(&other.layers) {
+            let pairs: Vec<Pair> =
+                one.iter().zip(two).map(|(one, two)| join(one, two)).collect::<Result<_>>()?;
+            let pairs: Result<[Pair; 7], _> = pairs.try_into();
+            layers.push(pairs.map_err(|_| candle_core::Error::Msg("a layer has seven linear maps".into()))?);
+        }
+        Ok(Self { shape, layers })
+    }
+
     /// Its shape.
     #[must_use]
     pub fn shape(&self) -> AdapterShape {
@@ -98,16 +122,15 @@ impl Adapter {
     /// The trained tensors by name (`layers.3.q.a`).
     #[must_use]
     pub fn named(&self) -> BTreeMap<String, Tensor> {
-        self.named_in_order().into_iter().collect()
+        self.named_in_order().into_iter().map(|(name, var)| (name, var.as_tensor().clone())).collect()
     }
 
     /// [`Adapter::variables`] with their names.
-    pub(super) fn named_in_order(&self) -> Vec<(String, Tensor)> {
+    pub(crate) fn named_in_order(&self) -> Vec<(String, &Var)> {
         let names = |l: usize| {
             LINEARS.iter().flat_map(move |name| ["a", "b"].map(|end| format!("layers.{l}.{name}.{end}")))
         };
-        let names = (0..self.layers.len()).flat_map(names);
-        names.zip(self.variables()).map(|(name, var)| (name, var.as_tensor().clone())).collect()
+        (0..self.layers.len()).flat_map(names).zip(self.variables()).collect()
     }
 
     /// Writes it as safetensors, with its shape in the metadata. The same adapter gives the same bytes.

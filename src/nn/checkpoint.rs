@@ -14,6 +14,9 @@ use super::optimizer::{AdamW, AdamWSettings};
 use super::tensors::with_values;
 use super::{NnError, Result};
 
+/// What names of other tensors begin with in the file.
+const OTHER: &str = "other.";
+
 /// A place to go on from.
 #[derive(Debug)]
 pub struct Checkpoint {
@@ -23,6 +26,8 @@ pub struct Checkpoint {
     pub optimizer: AdamW,
     /// What the caller saved (its place in the data, best score so far and the like), as JSON.
     pub state: String,
+    /// Other tensors that the caller saved, by name.
+    pub others: BTreeMap<String, Tensor>,
 }
 
 impl Checkpoint {
@@ -30,14 +35,28 @@ impl Checkpoint {
     ///
     /// # Errors
     /// When the file can not be written.
-    pub fn save(path: &Path, (adapter, optimizer): (&Adapter, &AdamW), state: &str) -> Result<()> {
-        let mut tensors = BTreeMap::new();
+    pub fn save(path: &Path, trained: (&Adapter, &AdamW), state: &str) -> Result<()> {
+        Self::save_with(path, trained, (state, &BTreeMap::new()))
+    }
+
+    /// [`Checkpoint::save`] with other f32 tensors in the same file, so that they are never of another step.
+    ///
+    /// # Errors
+    /// When the file can not be written.
+    pub fn save_with(
+        path: &Path,
+        (adapter, optimizer): (&Adapter, &AdamW),
+        (state, others): (&str, &BTreeMap<String, Tensor>),
+    ) -> Result<()> {
+        let other = |(name, tensor): (&String, &Tensor)| (format!("{OTHER}{name}"), tensor.clone());
+        let mut tensors: BTreeMap<String, Tensor> = others.iter().map(other).collect();
         let moments = adapter.named_in_order().into_iter().zip(&optimizer.moments);
-        for ((name, tensor), (mean, square)) in moments {
+        for ((name, var), (mean, square)) in moments {
+            let tensor = var.as_tensor();
             let moment = |values: &[f32]| Tensor::from_slice(values, tensor.shape(), &Device::Cpu);
             tensors.insert(format!("mean.{name}"), moment(mean)?);
             tensors.insert(format!("square.{name}"), moment(square)?);
-            tensors.insert(format!("value.{name}"), tensor);
+            tensors.insert(format!("value.{name}"), tensor.clone());
         }
         let shape = serde_json::to_string(&adapter.shape()).unwrap_or_default();
         let metadata = HashMap::from([
@@ -68,8 +87,7 @@ impl Checkpoint {
         let mut optimizer = AdamW::new(&adapter.variables(), settings);
         let steps = metadata.get("steps").and_then(|steps| steps.parse().ok());
         optimizer.steps = steps.ok_or_else(|| problem("it names no step"))?;
-        let names = adapter.named_in_order().into_iter().map(|(name, _)| name);
-        for ((name, var), moments) in names.zip(adapter.variables()).zip(&mut optimizer.moments) {
+        for ((name, var), moments) in adapter.named_in_order().into_iter().zip(&mut optimizer.moments) {
             let mut take = |kind: &str| {
                 let found = tensors.remove(&format!("{kind}.{name}"));
                 found
@@ -80,7 +98,11 @@ impl Checkpoint {
             moments.0 = take("mean")?.flatten_all()?.to_vec1()?;
             moments.1 = take("square")?.flatten_all()?.to_vec1()?;
         }
-        Ok(Some(Self { adapter, optimizer, state: metadata.get("state").cloned().unwrap_or_default() }))
+        let others = tensors
+            .into_iter()
+            .filter_map(|(name, tensor)| name.strip_prefix(OTHER).map(|name| (name.to_owned(), tensor)));
+        let state = metadata.get("state").cloned().unwrap_or_default();
+        Ok(Some(Self { adapter, optimizer, state, others: others.collect() }))
     }
 }
 

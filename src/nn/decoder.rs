@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Device, Tensor, Var};
+use sha2::{Digest, Sha256};
 
 use super::adapter::{Adapter, Pair};
 use super::architecture::Architecture;
@@ -56,6 +57,8 @@ pub struct Scores {
     /// Natural logarithm of each target's probability; one value a target (nats), differentiable with respect to the
     /// adapter.
     pub log_probabilities: Tensor,
+    /// Normalised hidden states that predict the targets: targets × width, differentiable as above.
+    pub states: Tensor,
     found: Arc<Mutex<Found>>,
 }
 
@@ -129,6 +132,27 @@ impl Decoder {
         self.embedding.dims().first().copied().unwrap_or(0)
     }
 
+    /// Names the weights: SHA-256 in hex over every norm and over the first row of every linear map, which training
+    /// changes all.
+    ///
+    /// # Errors
+    /// When a weight can not be read.
+    pub fn fingerprint(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        let mut add = |tensor: &Tensor| -> Result<()> {
+            let values = tensor.flatten_all()?.to_vec1::<f32>()?;
+            values.iter().for_each(|value| hash.update(value.to_le_bytes()));
+            Ok(())
+        };
+        add(&self.norm.weight)?;
+        for layer in &self.layers {
+            add(&layer.attention_norm.weight)?;
+            add(&layer.inner_norm.weight)?;
+            layer.linears.iter().try_for_each(|linear| add(&linear.weight.narrow(0, 0, 1)?))?;
+        }
+        Ok(hex::encode(hash.finalize()))
+    }
+
     /// Floating point operations of one training step per row, with an adapter: two for each weight going forward,
     /// two for the gradient of each map's input. The low-rank parts and attention are not counted.
     #[must_use]
@@ -164,18 +188,28 @@ impl Decoder {
         self.scores_of(&hidden, batch, pass.adapter.is_some() && !pass.frozen)
     }
 
+    /// [`Decoder::hidden`] after the last norm, and [`Decoder::scores`], in one pass.
+    ///
+    /// # Errors
+    /// As [`Decoder::hidden`].
+    pub fn hidden_and_scores(&self, batch: &Batch, pass: Pass<'_>) -> Result<(Tensor, Scores)> {
+        let hidden = self.hidden(batch, pass)?;
+        let scores = self.scores_of(&hidden, batch, pass.adapter.is_some() && !pass.frozen)?;
+        Ok((self.norm.apply(&hidden)?, scores))
+    }
+
     fn scores_of(&self, hidden: &Tensor, batch: &Batch, differentiable: bool) -> Result<Scores> {
         let rows: Vec<u32> = batch.targets.iter().map(|target| target.row as u32).collect();
         let rows = Tensor::from_vec(rows, batch.targets.len(), self.device())?;
-        let chosen = self.norm.apply(&hidden.index_select(&rows, 0)?)?;
+        let states = self.norm.apply(&hidden.index_select(&rows, 0)?)?;
         let found = Arc::default();
-        let log_probabilities = chosen.apply_op1(LogProbabilities {
+        let log_probabilities = states.apply_op1(LogProbabilities {
             head: self.head.clone(),
             tokens: Arc::new(batch.targets.iter().map(|target| target.token).collect()),
             differentiable,
             found: Arc::clone(&found),
         })?;
-        Ok(Scores { log_probabilities, found })
+        Ok(Scores { log_probabilities, states, found })
     }
 
     /// Scores a batch and works out the gradients of `loss(scores)` while keeping only one layer's inner values at a

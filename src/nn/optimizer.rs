@@ -32,9 +32,9 @@ impl Default for AdamWSettings {
 pub struct AdamW {
     settings: AdamWSettings,
     /// Steps taken.
-    pub(super) steps: u64,
+    pub(crate) steps: u64,
     /// Per variable: mean and mean square of gradients.
-    pub(super) moments: Vec<(Vec<f32>, Vec<f32>)>,
+    pub(crate) moments: Vec<(Vec<f32>, Vec<f32>)>,
 }
 
 impl AdamW {

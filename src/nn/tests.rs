@@ -164,6 +164,21 @@ fn sampling_stops_when_told_to() {
 }
 
 #[test]
+fn two_adapters_as_one_score_as_one_merged_beneath_the_other() {
+    let decoder = tiny(Family::Llama);
+    let (one, two) = (adapter(&decoder), models::other_adapter(&decoder));
+    let mut batch = Batch::default();
+    batch.push_text(&words(7, 30));
+    let beneath = decoder.merged(&one).unwrap();
+    let stacked = scores(&beneath, &batch, Pass { adapter: Some(&two), ..Pass::default() });
+    let together = one.beside(&two).unwrap();
+    let joined = scores(&decoder, &batch, Pass { adapter: Some(&together), ..Pass::default() });
+    close(&joined, &stacked, 1e-4);
+    let alone = scores(&decoder, &batch, Pass { adapter: Some(&one), ..Pass::default() });
+    assert!(alone.iter().zip(&joined).any(|(a, b)| (a - b).abs() > 1e-3), "the second one counts");
+}
+
+#[test]
 fn a_merged_adapter_scores_as_beside_the_weights() {
     let decoder = tiny(Family::Llama);
     let adapter = adapter(&decoder);

@@ -19,6 +19,8 @@ pub const ADAPTER: &str = "adapter.safetensors";
 pub const POLICY_FILE: &str = "policy.gguf";
 /// Folder of merged weights with their settings, for a base model in safetensors.
 pub const POLICY_FOLDER: &str = "policy";
+/// What a reward model is.
+pub const REWARD_HEAD: &str = "head.safetensors";
 /// The evaluation for programs.
 pub const REPORT_JSON: &str = "report.json";
 /// The evaluation for people.

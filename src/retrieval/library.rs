@@ -71,6 +71,12 @@ impl Library {
         Ok(Self { store: Store::open(dir)?, config: config.clone(), encoder, walking: Mutex::new(()) })
     }
 
+    /// The sentence model that gives passages their vectors, when there is one.
+    #[must_use]
+    pub fn encoder(&self) -> Option<Arc<SentenceEncoder>> {
+        self.encoder.clone()
+    }
+
     /// Puts a document in place of the one with its id. When it returns, the document is durable and can be found.
     ///
     /// # Errors

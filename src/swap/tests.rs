@@ -15,7 +15,7 @@ use crate::registry::{About, BaseRef, POLICY_FILE, ParitySample, TemplateRef};
 
 /// Loads scripted generators that say what the weights' file says.
 #[derive(Debug, Default)]
-struct Scripts {
+pub(crate) struct Scripts {
     loads: AtomicUsize,
     /// Generations that do not load.
     broken: Mutex<BTreeSet<GenerationId>>,
@@ -23,7 +23,7 @@ struct Scripts {
     pause: Mutex<Duration>,
 }
 
-fn base() -> Manifest {
+pub(crate) fn base() -> Manifest {
     let base = BaseRef { name: "tiny".into(), source_sha256: "aa".into(), serving_sha256: "bb".into() };
     let template = TemplateRef { prompt: "p".into(), chat: "c".into() };
     Manifest::of_base(GenerationId::from_wire("gen-00000000000000ba"), base, template, WeightFormat::F16)

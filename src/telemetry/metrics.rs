@@ -136,6 +136,28 @@ metrics! {
     generation_unserved: IntGauge("attune_generation_unserved"),
     /// Seconds a ledger write took, by operation.
     ledger_write_seconds: HistogramVec("attune_ledger_write_duration_seconds", ["operation"]; SEARCH_SECONDS),
+    /// 1 while a generation that was promoted by itself is watched, else 0.
+    live_watched: IntGauge("attune_live_watched"),
+    /// Generations that people liked less and that were rolled back by themselves.
+    live_rollbacks: IntCounter("attune_live_rollbacks_total"),
+    /// Answers scored by the reward model.
+    scores: IntCounter("attune_scores_total"),
+    /// Seconds it took to score the answers of one call.
+    score_seconds: Histogram("attune_score_duration_seconds"; REQUEST_SECONDS),
+    /// The active reward model: always 1.
+    reward_info: IntGaugeVec("attune_reward_info", ["generation"]),
+    /// Share of held-out choices that the active reward model gets right; 0 before the first.
+    reward_accuracy: Gauge("attune_reward_accuracy_ratio"),
+    /// Lower end of that share's 95% interval.
+    reward_accuracy_lower: Gauge("attune_reward_accuracy_lower_ratio"),
+    /// How far the active reward model's probabilities are from what happened (expected calibration error).
+    reward_calibration_error: Gauge("attune_reward_calibration_error_ratio"),
+    /// Choices and thumbs the active reward model learnt from.
+    reward_signals: IntGauge("attune_reward_signals"),
+    /// Signals (choices, thumbs, approved ideal answers, imported rows) since the last run that learnt from them.
+    signals_unlearnt: IntGauge("attune_signals_unlearnt"),
+    /// When the oldest of them was given, in seconds since the epoch; 0 when there is none.
+    signals_unlearnt_since: IntGauge("attune_signals_unlearnt_since_timestamp_seconds"),
     /// Training runs by stage and state, of every server on the database.
     runs: IntGaugeVec("attune_runs", ["stage", "state"]),
     /// How much of its present phase the run being worked on has done, 0 to 1; absent when none is.

@@ -5,6 +5,7 @@
 mod access;
 mod chat;
 mod compat;
+mod cycle;
 mod generations;
 mod harness;
 mod judgements;
@@ -16,4 +17,5 @@ mod malformed;
 mod own_model;
 mod restricted;
 mod runs;
+mod scores;
 mod snapshots;

@@ -14,7 +14,7 @@ const HIDDEN: usize = 32;
 const VOCABULARY: usize = 258;
 
 /// Writes a Llama with random weights: what it says means nothing, but it says the same each time.
-fn write_model(folder: &Path) {
+pub(crate) fn write_model(folder: &Path) {
     let config = json!({
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
         "hidden_size": HIDDEN, "intermediate_size": 2 * HIDDEN, "vocab_size": VOCABULARY,

@@ -43,7 +43,9 @@ async fn a_request_that_makes_no_sense_is_refused_by_field() {
     let app = start().await;
     for (body, param) in [
         (json!({}), "stage"),
-        (json!({"stage": "reward"}), "stage"),
+        (json!({"stage": "none"}), "stage"),
+        (json!({"stage": "policy", "policy": {"steps": 0}}), "policy.steps"),
+        (json!({"stage": "improve", "policy": {"algorithm": "magic"}}), "policy.algorithm"),
         (json!({"stage": "sft", "rank": 8}), "rank"),
         (json!({"stage": "sft", "sft": {"rank": 0}}), "sft.rank"),
         (json!({"stage": "sft", "sft": {"dropout": 1.5}}), "sft.dropout"),
@@ -52,7 +54,7 @@ async fn a_request_that_makes_no_sense_is_refused_by_field() {
         let found = check_error(app.post("/v1/runs", body.clone()).await, 400, "invalid_request");
         assert_eq!(found.as_deref(), Some(param), "{body}");
     }
-    let (_, body) = app.post("/v1/runs", json!({"stage": "reward"})).await;
+    let (_, body) = app.post("/v1/runs", json!({"stage": "none"})).await;
     let message = body["error"]["message"].as_str().unwrap();
     assert!(message.contains("`sft`") && message.contains("`improve`"), "{message}");
     assert_eq!(app.get("/v1/runs").await.1["data"], json!([]));

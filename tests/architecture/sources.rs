@@ -26,6 +26,8 @@ const DOORS: &[(&str, &[&str])] = &[
             "src/generation/mistralrs",
             "src/nn",
             "src/sft",
+            "src/reward",
+            "src/policy",
             "src/improve",
         ],
     ),

@@ -6,5 +6,7 @@
     reason = "tests stop at the first thing that is wrong"
 )]
 
+mod policy;
+mod reward;
 mod sft;
 mod tiny;

@@ -21,7 +21,7 @@ use crate::harness::{Setup, TestApp, asking, events};
 
 /// The tensor that "training" changed.
 const TENSOR: &str = "blk.3.ffn_down.weight";
-const SWAPS: usize = 4;
+const SWAPS: usize = 6;
 
 /// The default model, fetched the way users fetch it; `None` (said plainly) where it can not be had.
 async fn default_model() -> Option<BaseModel> {
@@ -92,8 +92,15 @@ async fn stream(app: &TestApp) -> String {
     by.or_else(|| events.iter().find_map(|event| event["attune"]["generation"].as_str())).unwrap().to_owned()
 }
 
+/// Bytes of memory that are this process's own: mapped files, the weights on disk, are not counted.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() * 1024
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn real_weights_are_swapped_under_load() {
+async fn real_weights_are_swapped_under_load_and_memory_comes_back() {
     let Some(base) = default_model().await else { return };
     let setup =
         Setup { generator: None, ..Setup::default() }.config(|config| config.admission.max_in_flight = 2);
@@ -119,6 +126,7 @@ async fn real_weights_are_swapped_under_load() {
         app.eventually(reason, async || said().await.contains(reason)).await;
     }
 
+    let mut first_round = 0;
     for n in 0..SWAPS {
         let id = if n % 2 == 0 { &first } else { &second };
         let streams =
@@ -129,5 +137,11 @@ async fn real_weights_are_swapped_under_load() {
         app.eventually("it is served", async || stream(&app).await == *id).await;
         let loaded = async || app.get("/v1/models").await.1["data"].as_array().unwrap().len();
         app.eventually("the old one has left the memory", async || loaded().await == 2).await;
+        // By then two generations are loaded, as ever after.
+        if n == 1 {
+            first_round = resident();
+        }
     }
+    let within = first_round + first_round / 10;
+    app.eventually("memory is back where it was", async || resident() <= within).await;
 }

@@ -9,8 +9,11 @@ use attune::chat::{AnswerEvent, Chat, Question, answer};
 use attune::config::Config;
 use attune::domain::{Groups, Identity, Message, Role};
 use attune::generation::{Generator, ScriptedGenerator, Slot};
+use attune::live::Watch;
 use attune::prompt::PromptBuilder;
+use attune::registry::Registry;
 use attune::retrieval::Library;
+use attune::scoring::Scorer;
 use attune::telemetry::Metrics;
 use futures::StreamExt;
 use reqwest::{Method, StatusCode};
@@ -30,8 +33,13 @@ async fn chat(folder: &std::path::Path) -> Arc<Chat> {
     config.admission.per_user_in_flight = ANSWERS;
     config.admission.per_user_per_minute = 0;
     let metrics = Metrics::new().unwrap();
+    let ledger = attune::ledger::open(None, folder).await.unwrap();
+    let registry = Registry::open(folder, Arc::clone(&ledger)).await.unwrap();
+    let config = Arc::new(config);
     Arc::new(Chat {
-        ledger: attune::ledger::open(None, folder).await.unwrap(),
+        watch: Arc::new(Watch::new(b"key")),
+        scorer: Arc::new(Scorer::new(registry, &config, None, metrics.clone())),
+        ledger,
         library: Arc::new(Library::open(&folder.join("index"), &config.retrieval, None).unwrap()),
         slot: Arc::new(Slot::empty(metrics.clone())),
         admission: Arc::new(Admission::new(&config.admission, metrics.clone())),
@@ -39,7 +47,7 @@ async fn chat(folder: &std::path::Path) -> Arc<Chat> {
         metrics,
         tasks: TaskTracker::new(),
         runtime: tokio::runtime::Handle::current(),
-        config: Arc::new(config),
+        config,
     })
 }
 

@@ -13,6 +13,16 @@ pub fn token_f1(answer: &str, ideal: &str) -> f64 {
     f_measure(shared / answer.len() as f64, shared / ideal.len() as f64)
 }
 
+/// Share of the ideal answer's normalised words that the answer has: its coverage; 1 of an ideal answer without words.
+#[must_use]
+pub fn token_recall(answer: &str, ideal: &str) -> f64 {
+    let (answer, ideal) = (normalised(answer), normalised(ideal));
+    if ideal.is_empty() {
+        return 1.0;
+    }
+    f64::from(ngrams::shared(&answer, &ideal, 1)) / ideal.len() as f64
+}
+
 /// Whether two answers are the same normalised words.
 #[must_use]
 pub fn exact_match(answer: &str, ideal: &str) -> bool {

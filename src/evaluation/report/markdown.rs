@@ -85,7 +85,7 @@ fn interval(interval: Interval) -> String {
 }
 
 /// A text as one line that Markdown, and HTML in it, read as nothing but text.
-fn cell(text: &str) -> String {
+pub(crate) fn cell(text: &str) -> String {
     let mut cell = String::with_capacity(text.len());
     let mut characters = text.split_whitespace().flat_map(|word| word.chars().chain([' ']));
     for c in characters.by_ref().take(CELL) {

@@ -104,9 +104,17 @@ pub(crate) fn without_dropout(decoder: &Decoder) -> Adapter {
     filled(decoder, 0.0)
 }
 
+/// Of another rank and scale.
+pub(crate) fn other_adapter(decoder: &Decoder) -> Adapter {
+    fill(Adapter::new(decoder, AdapterShape { rank: 2, alpha: 3.0, dropout: 0.0 }, 6).unwrap(), 500)
+}
+
 fn filled(decoder: &Decoder, dropout: f32) -> Adapter {
-    let adapter = Adapter::new(decoder, AdapterShape { rank: 3, alpha: 6.0, dropout }, 5).unwrap();
-    for (seed, pair) in (0..).zip(adapter.layers.iter().flatten()) {
+    fill(Adapter::new(decoder, AdapterShape { rank: 3, alpha: 6.0, dropout }, 5).unwrap(), 0)
+}
+
+fn fill(adapter: Adapter, first: u64) -> Adapter {
+    for (seed, pair) in (first..).zip(adapter.layers.iter().flatten()) {
         pair.b.set(&tensor(seed, pair.b.dims(), 0.3)).unwrap();
     }
     adapter

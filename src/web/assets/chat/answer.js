@@ -96,7 +96,7 @@ function answerActions(chat, turn, answer, text) {
   const retry = iconButton("retry", "Ask again", () => chat.retry(turn), { quiet: true, class: "button icon-only retry" });
   const [up, down, suggest] = feedback.buttons;
   const row = h("div", { class: "actions", role: "group", "aria-label": "About this answer" }, up, down, copy, retry, suggest);
-  return h("div", { class: "answer-foot" }, row, feedback.problem, feedback.panel);
+  return h("div", { class: "answer-foot" }, row, feedback.learnt, feedback.problem, feedback.panel);
 }
 
 /** Streams one answer into `turn`; errors are the caller's. */

@@ -40,8 +40,26 @@ class FeedbackControls {
     });
     this.problem = h("p", { class: "problem", role: "alert", hidden: true });
     this.panel = h("div", { class: "panel-slot" });
+    this.learnt = h("p", { class: "learnt", hidden: true });
     this.buttons = [this.thumbs.up, this.thumbs.down, this.suggest];
     this.show();
+    if (this.feedback.rating || this.feedback.ideal_answer) this.tellLearnt();
+  }
+
+  get path() {
+    return `/v1/feedback/${encodeURIComponent(this.answer.id)}`;
+  }
+
+  /** Tells who comes back to an answer they judged whether a model in use has learnt from it. */
+  async tellLearnt() {
+    try {
+      const { learnt_by: generations } = await this.client.json("GET", this.path);
+      if (generations.length === 0) return;
+      this.learnt.textContent = `Your feedback is part of ${generations.join(" and ")}.`;
+      this.learnt.hidden = false;
+    } catch {
+      // Only a courtesy: the answer stands without it.
+    }
   }
 
   get feedback() {
@@ -65,7 +83,7 @@ class FeedbackControls {
     Object.assign(this.feedback, wanted);
     this.show();
     try {
-      await this.client.json("PUT", `/v1/feedback/${encodeURIComponent(this.answer.id)}`, {
+      await this.client.json("PUT", this.path, {
         rating: this.feedback.rating,
         reasons: this.feedback.reasons,
         comment: this.feedback.comment.trim() || null,

@@ -7,6 +7,7 @@ const PAGES = [
   { key: "ideal", title: "Ideal answers", icon: "pencil", make: idealPage },
   { key: "judge", title: "Judge", icon: "scales", make: judgePage },
   { key: "runs", title: "Runs", icon: "chart", make: runsPage },
+  { key: "reward", title: "Reward model", icon: "scales", make: rewardPage },
   { key: "generations", title: "Generations", icon: "layers", make: generationsPage },
 ];
 const CONSOLE_ROLES = ["curator", "operator"];

@@ -5,7 +5,7 @@ const KINDS = { base: "Base model", policy: "Answers questions", reward: "Judges
 /** Metrics people ask for first, with what they are called; the others follow under their own names. */
 const METRICS = {
   f1: "Token F1", exact_match: "Exact match", rouge_1: "ROUGE-1", rouge_2: "ROUGE-2", rouge_l: "ROUGE-L", bleu: "BLEU", chrf: "chrF",
-  cosine: "Similarity", nll: "NLL per token", citation_hits: "Right page cited", end_of_turn: "Answers that end",
+  cosine: "Similarity", nll: "NLL per token", cited: "Right page cited", ended: "Answers that end",
 };
 
 function generationsPage(app) {
@@ -70,6 +70,7 @@ async function showGeneration(app, id, detail, list) {
     meta(generationPills(generation), KINDS[generation.kind], when(generation.created),
       generation.served ? "This server answers with it" : generation.loaded ? "Still answering older questions" : null),
     actions(app, generation, detail, list),
+    generation.live ? h("p", { class: "notice" }, `Watched: ${generation.live}.`) : null,
     failure ? h("p", { class: "problem" }, "It was tried ", when(failure.at), ` and is not served: ${failure.reason}`) : null,
     reasons.length > 0 ? section("Why it is held", h("ul", { class: "plain-list" }, reasons.map((reason) => h("li", {}, reason)))) : null,
     section("How it did", metricsTable(generation.metrics)),

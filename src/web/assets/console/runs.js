@@ -8,7 +8,7 @@ const STATE_WORDS = {
   failed: ["Failed", "bad"],
   cancelled: ["Cancelled", ""],
 };
-const STAGE_WORDS = { sft: "Fine-tuning", improve: "Improve" };
+const STAGE_WORDS = { improve: "Improve", sft: "Fine-tuning", reward: "Reward model", policy: "Optimisation" };
 /** Between two looks at runs that move; the worker writes every two seconds. */
 const LOOK_MS = 2500;
 /** Curves that are read together. */
@@ -24,6 +24,15 @@ const SFT_OPTIONS = [
   ["max_sequence_tokens", "Longest, in tokens", "1"],
   ["seed", "Seed", "1"],
 ];
+const POLICY_OPTIONS = [
+  ["steps", "Steps", "1"],
+  ["prompts_per_step", "Questions a step", "1"],
+  ["completions", "Answers to each question", "1"],
+  ["max_tokens", "Longest answer, in tokens", "1"],
+  ["learning_rate", "Learning rate", "any"],
+  ["beta", "Price of a nat", "any"],
+];
+const ALGORITHMS = [["", "as configured"], ["rloo", "RLOO"], ["grpo", "GRPO"], ["ppo", "PPO"], ["dpo", "DPO"], ["kto", "KTO"], ["best_of_n", "Best of n"]];
 
 const runPath = (id) => `/v1/runs/${encodeURIComponent(id)}`;
 const isOver = (run) => !["queued", "running"].includes(run.state);
@@ -140,14 +149,18 @@ class RunsPage {
     const stage = select(Object.entries(STAGE_WORDS), "improve");
     const promote = h("input", { type: "checkbox" });
     const restricted = h("input", { type: "checkbox" });
-    const options = SFT_OPTIONS.map(([name, label, step]) => [name, label, h("input", { type: "number", step, min: "0", placeholder: "as configured" })]);
+    const inputs = (names) => names.map(([name, label, step]) => [name, label, h("input", { type: "number", step, min: "0", placeholder: "as configured" })]);
+    const options = inputs(SFT_OPTIONS);
+    const optimising = inputs(POLICY_OPTIONS);
+    const algorithm = select(ALGORITHMS, "");
+    const filled = (options) => Object.fromEntries(options.filter(([, , input]) => input.value !== "").map(([name, , input]) => [name, Number(input.value)]));
     const problem = h("div", { role: "alert" });
     const start = async (event) => {
       event.preventDefault();
-      const sft = { include_restricted: restricted.checked };
-      for (const [name, , input] of options) if (input.value !== "") sft[name] = Number(input.value);
+      const sft = { include_restricted: restricted.checked, ...filled(options) };
+      const policy = { ...(algorithm.value ? { algorithm: algorithm.value } : {}), ...filled(optimising) };
       try {
-        const run = await this.app.client.json("POST", "/v1/runs", { stage: stage.value, promote: promote.checked, sft });
+        const run = await this.app.client.json("POST", "/v1/runs", { stage: stage.value, promote: promote.checked, sft, policy });
         await this.list.load();
         const known = this.rows.get(run.id);
         if (known) markCurrent(known.row);
@@ -157,10 +170,11 @@ class RunsPage {
       }
     };
     fill(this.detail, h("h2", {}, "Start a run"), h("form", { class: "form", onsubmit: start },
-      field("Stage", stage, "Fine-tuning learns from the approved ideal answers. Improve also compares, publishes and decides."),
+      field("Stage", stage, "Fine-tuning learns from the approved ideal answers, the reward model from choices and thumbs. Optimisation fine-tunes and then follows what people chose. Improve does all of it and asks the gate."),
       checkbox("Serve the new generation at once if the gate lets it", promote),
       checkbox("Learn from restricted ideal answers too: whoever is served the generation may then read them", restricted),
-      h("details", { class: "card" }, h("summary", {}, "Options"), h("div", { class: "options" }, options.map(([, label, input]) => field(label, input)))),
+      h("details", { class: "card" }, h("summary", {}, "Options of fine-tuning"), h("div", { class: "options" }, options.map(([, label, input]) => field(label, input)))),
+      h("details", { class: "card" }, h("summary", {}, "Options of optimisation"), h("div", { class: "options" }, field("Algorithm", algorithm), optimising.map(([, label, input]) => field(label, input)))),
       problem, h("div", { class: "row" }, h("button", { type: "submit", class: "button primary" }, "Start"))));
     reveal(this.detail);
   }
@@ -215,6 +229,10 @@ function curvesOf(run) {
   return section("Curves", h("div", { class: "charts" }, charts));
 }
 
+function optionsOf(options) {
+  return Object.entries(options).map(([name, value]) => `${words(name)} ${value}`).join(", ");
+}
+
 function runFacts(run) {
   const seconds = run.started && run.finished ? (run.finished - run.started) / 1000 : null;
   const { include_restricted: restricted, ...options } = run.request.sft;
@@ -230,6 +248,7 @@ function runFacts(run) {
     ["Generation", run.generation ? h("code", {}, run.generation) : null],
     ["Serve at once", run.request.promote ? "if the gate lets it" : "no"],
     ["Restricted ideal answers", restricted ? "learnt from" : null],
-    ["Options", Object.entries(options).map(([name, value]) => `${words(name)} ${value}`).join(", ")],
+    ["Fine-tuning", optionsOf(options)],
+    ["Optimisation", ["policy", "improve"].includes(run.stage) ? optionsOf(run.request.policy ?? {}) : null],
   ]);
 }

@@ -1,0 +1,253 @@
+//! How does the policy learn from the reward model? It answers people's questions, and answers that the reward model
+//! likes better than its others become likelier.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::material::{Material, Question};
+use super::rewarding::Rewarding;
+use super::{ImproveError, Work, Workshop};
+use crate::config::PolicyConfig;
+use crate::dataset::judgements::Signal;
+use crate::jobs::Reporter;
+use crate::nn::{Adapter, AdapterShape, Decoder};
+use crate::policy::{self, Algorithm, Control, KlPrice, Optimised, PolicyError, TokenJudged, TokenPair};
+use crate::prompt::PromptParts;
+use crate::reward::Item;
+use crate::sft::Trained;
+
+/// Standard deviations of disagreement that an answer's reward loses for each one (the lower confidence bound of
+/// arXiv:2310.02743): where the ensemble knows little, nothing is to be won.
+const CAUTION: f64 = 1.0;
+/// What an answer loses that rests on none of its passages, or for a mark that names no passage: as much as one
+/// standard deviation of reward.
+const UNGROUNDED: f64 = 1.0;
+/// Figures that are kept by step, and the names of their curves: those of the fine-tuning have names of their own.
+const CURVES: [(&str, &str); 7] = [
+    ("reward", "policy reward"),
+    ("reward_std", "policy reward deviation"),
+    ("kl", "policy kl"),
+    ("entropy", "policy entropy"),
+    ("completions/mean_length", "policy tokens an answer"),
+    ("beta", "policy price of a nat"),
+    ("grad_norm", "policy grad norm"),
+];
+/// Marks without passage that count; more are no worse.
+const MOST_MARKS: f64 = 2.0;
+
+/// What training made.
+pub(super) struct Made {
+    /// What is published: both adapters, as one.
+    pub(super) adapter: Adapter,
+    /// Of the fine-tuning.
+    pub(super) tuned: Trained,
+    /// Of the optimisation, when there was one.
+    pub(super) optimised: Option<Optimised>,
+    /// What as many steps with answers chosen at random made of the fine-tuned model.
+    pub(super) control: Option<Adapter>,
+}
+
+impl Work<'_> {
+    /// Optimises the fine-tuned policy against the reward model, and once more against random numbers, to compare with.
+    /// Without a reward model the fine-tuned policy is the result.
+    pub(super) async fn optimise(
+        &self,
+        material: &Arc<Material>,
+        tuned: Trained,
+        rewarding: Option<&Arc<Rewarding>>,
+    ) -> Result<Made, ImproveError> {
+        let Some(rewarding) = rewarding else {
+            return Ok(Made { adapter: tuned.adapter.clone(), tuned, optimised: None, control: None });
+        };
+        let (material, rewarding) = (Arc::clone(material), Arc::clone(rewarding));
+        let (workshop, report) = (self.workshop.clone(), self.report.clone());
+        let (folder, config) = (self.folder.clone(), self.policy.clone());
+        let optimising = tokio::task::spawn_blocking(move || {
+            let practice = Practice::new(&workshop, &material, (&tuned, &rewarding))?;
+            let settings = settings(&config);
+            let learn = |name: &str, control: Control| {
+                let settings = policy::Settings { control, ..settings };
+                let folder = folder.join(name);
+                std::fs::create_dir_all(&folder).map_err(super::io(&folder))?;
+                practice.learn((&settings, &folder), |step| {
+                    report.progress(name, step.done, step.total);
+                    if control == Control::Reward {
+                        tell(&report, step);
+                    }
+                    !report.cancelled()
+                })
+            };
+            let optimised = learn("policy", Control::Reward)?;
+            let control = if settings.algorithm.draws_rollouts() {
+                Some(learn("control", Control::Random)?)
+            } else {
+                None
+            };
+            let control = control.map(|control| tuned.adapter.beside(&control.adapter)).transpose()?;
+            let adapter = tuned.adapter.beside(&optimised.adapter)?;
+            Ok::<_, ImproveError>(Made { adapter, tuned, optimised: Some(optimised), control })
+        });
+        optimising.await?
+    }
+}
+
+fn tell(report: &Reporter, step: &policy::Step) {
+    let of = |(figure, curve)| step.metrics.get(figure).map(|value| (curve, *value));
+    let points: Vec<(&str, f64)> = CURVES.into_iter().filter_map(of).collect();
+    report.point(step.done, &points);
+}
+
+/// What the policy practises on.
+struct Practice<'a> {
+    workshop: &'a Workshop,
+    rewarding: &'a Rewarding,
+    questions: &'a [Question],
+    anchors: &'a [crate::sft::Example],
+    prompts: Vec<policy::Prompt>,
+    reference: Decoder,
+    pairs: Vec<TokenPair>,
+    judged: Vec<TokenJudged>,
+}
+
+impl<'a> Practice<'a> {
+    fn new(
+        workshop: &'a Workshop,
+        material: &'a Material,
+        (tuned, rewarding): (&Trained, &'a Rewarding),
+    ) -> Result<Self, ImproveError> {
+        let prompt = |question: &Question| policy::Prompt { tokens: question.tokens.prompt.clone() };
+        let (pairs, judged) = preferences(workshop, rewarding)?;
+        Ok(Self {
+            workshop,
+            rewarding,
+            questions: &material.practice,
+            anchors: &material.train,
+            prompts: material.practice.iter().map(prompt).collect(),
+            reference: material.decoder.merged(&tuned.adapter)?,
+            pairs,
+            judged,
+        })
+    }
+
+    fn learn(
+        &self,
+        (settings, folder): (&policy::Settings, &Path),
+        observe: impl FnMut(&policy::Step) -> bool,
+    ) -> Result<Optimised, ImproveError> {
+        let material = policy::Material {
+            reference: &self.reference,
+            ends: self.workshop.codec.eos_ids(),
+            prompts: &self.prompts,
+            anchors: self.anchors,
+            pairs: &self.pairs,
+            judged: &self.judged,
+        };
+        let mut reward =
+            |rollouts: &[policy::Rollout]| self.reward(rollouts).map_err(|error| crate::error::chain(&error));
+        match policy::optimise(&material, &mut reward, (settings, folder), observe) {
+            Err(PolicyError::Stopped { .. }) => Err(ImproveError::Interrupted),
+            other => Ok(other?),
+        }
+    }
+
+    /// How much people would like each answer, cautiously, and what it loses for resting on nothing.
+    fn reward(&self, rollouts: &[policy::Rollout]) -> Result<Vec<f64>, ImproveError> {
+        let mut shown = Vec::with_capacity(rollouts.len());
+        for rollout in rollouts {
+            let question = &self.questions[rollout.prompt];
+            let said = self.workshop.said(&rollout.tokens, rollout.ended);
+            shown.push((question, question.shown(&said, &self.workshop.config)));
+        }
+        let passages: Vec<Vec<String>> = shown.iter().map(|(question, _)| question.passage_texts()).collect();
+        // An answer of which nothing is left to show can not be scored; it is worth as little as any can be.
+        let scorable: Vec<usize> =
+            (0..shown.len()).filter(|at| !shown[*at].1.text.trim().is_empty()).collect();
+        let items: Vec<Item<'_>> = scorable
+            .iter()
+            .map(|&at| Item {
+                conversation: &shown[at].0.example.messages,
+                passages: &passages[at],
+                answer: &shown[at].1.text,
+            })
+            .collect();
+        let scores = self.rewarding.model.score(&self.rewarding.extractor, &items)?;
+        let mut rewards = vec![-policy::Settings::default().reward_clip; rollouts.len()];
+        for (&at, score) in scorable.iter().zip(scores) {
+            let (question, shown) = &shown[at];
+            let mut reward = score.value - CAUTION * score.spread;
+            if !question.passages.is_empty() && shown.citations.is_empty() {
+                reward -= UNGROUNDED;
+            }
+            rewards[at] = reward - UNGROUNDED * (shown.invalid_marks as f64).min(MOST_MARKS);
+        }
+        Ok(rewards)
+    }
+}
+
+/// Choices and thumbs as tokens, with the prompts that chat would use.
+fn preferences(
+    workshop: &Workshop,
+    rewarding: &Rewarding,
+) -> Result<(Vec<TokenPair>, Vec<TokenJudged>), ImproveError> {
+    let example = |messages: &[crate::domain::Message], passages: &[String], answer: &str| {
+        let passages = crate::dataset::snapshot::untitled(passages.to_vec());
+        let parts = PromptParts {
+            messages,
+            passages: &passages,
+            answer_tokens: workshop.config.generation.max_tokens as usize,
+        };
+        let made =
+            workshop.prompts.demonstrated(&workshop.codec, parts, answer).map_err(ImproveError::Prompt)?;
+        Ok::<_, ImproveError>((made.prompt.tokens.to_vec(), made.completion))
+    };
+    let (mut pairs, mut judged) = (Vec::new(), Vec::new());
+    for row in rewarding.judgements.rows() {
+        match &row.signal {
+            Signal::Pair(pair) if !pair.held_out && !pair.is_tie() => {
+                let (prompt, chosen) = example(&pair.conversation, &pair.passages, &pair.chosen)?;
+                let (_, rejected) = example(&pair.conversation, &pair.passages, &pair.rejected)?;
+                judged.push(TokenJudged { prompt: prompt.clone(), completion: chosen.clone(), label: true });
+                judged.push(TokenJudged {
+                    prompt: prompt.clone(),
+                    completion: rejected.clone(),
+                    label: false,
+                });
+                pairs.push(TokenPair { prompt, chosen, rejected });
+            }
+            Signal::Thumb(thumb) if !thumb.held_out => {
+                let (prompt, completion) = example(&thumb.conversation, &thumb.passages, &thumb.answer)?;
+                judged.push(TokenJudged { prompt, completion, label: thumb.good });
+            }
+            Signal::Pair(_) | Signal::Thumb(_) => {}
+        }
+    }
+    Ok((pairs, judged))
+}
+
+/// The settings of a run as the optimiser's.
+fn settings(config: &PolicyConfig) -> policy::Settings {
+    let algorithm = match config.algorithm.as_str() {
+        "grpo" => Algorithm::Grpo,
+        "ppo" => Algorithm::Ppo,
+        "dpo" => Algorithm::Dpo,
+        "kto" => Algorithm::Kto,
+        "best_of_n" => Algorithm::BestOfN,
+        // Validated with the configuration.
+        _ => Algorithm::Rloo,
+    };
+    let default = policy::Settings::default();
+    let kl =
+        KlPrice { beta: config.beta, target: config.target_kl, cap: default.kl.cap.max(config.target_kl) };
+    policy::Settings {
+        algorithm,
+        adapter: AdapterShape { dropout: 0.0, ..default.adapter },
+        learning_rate: config.learning_rate as f32,
+        steps: config.steps,
+        prompts_per_step: config.prompts_per_step,
+        completions: config.completions,
+        max_tokens: config.max_tokens,
+        kl,
+        seed: config.seed,
+        ..default
+    }
+}

@@ -1,0 +1,371 @@
+//! What do people like, as a model? Trained on their choices, published, and used at once if it is good enough.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::{ImproveError, Work, io, write_whole};
+use crate::dataset::judgements::{self, Judgements};
+use crate::dataset::snapshot::Options;
+use crate::domain::{ActiveRole, GenerationId, GenerationKind, Outcome, Stage, Verdict, now};
+use crate::evaluation::gate::RewardModelScores;
+use crate::nn::Decoder;
+use crate::registry::{About, BaseRef, DatasetRef, REPORT_JSON, REPORT_MARKDOWN, REWARD_HEAD};
+use crate::reward::{self, Backbone, Extractor, Pair, Preferences, Report, RewardModel, Trained};
+
+/// Newest held-out choices on which a new reward model is compared with the old one.
+const NEWEST: usize = 200;
+/// Of three parts of the questions, the policy is optimised by what two say and judged by what the third says.
+const PARTS: u8 = 3;
+/// Pairs that a judge needs: it only has to say which of two answers is better on average.
+const JUDGE_PAIRS: f64 = 20.0;
+/// The baseline that a reward model must beat, as its report calls it.
+const LONGER: &str = "longer wins";
+/// Minutes a model beside the served one may take: enough for the rung of features.
+const SIDE_MINUTES: f64 = 2.0;
+
+/// What the policy is optimised by.
+pub(super) struct Rewarding {
+    /// What reads answers.
+    pub(super) extractor: Extractor,
+    /// What the policy is optimised by: learnt from two thirds of the questions.
+    pub(super) model: RewardModel,
+    /// What says whether it became better: learnt from the other third, with another seed. `None` when that is too
+    /// little.
+    pub(super) judge: Option<RewardModel>,
+    /// How good the served one is, for the gate.
+    pub(super) scores: RewardModelScores,
+    /// The judgements themselves.
+    pub(super) judgements: Judgements,
+}
+
+/// What came of training a reward model.
+pub(super) struct Learnt {
+    /// What the policy can be optimised by; `None` while there is too little to learn from.
+    pub(super) rewarding: Option<Arc<Rewarding>>,
+    /// The reward generation that was published.
+    pub(super) generation: Option<GenerationId>,
+    /// Why it is held, or what else an operator should know.
+    pub(super) reasons: Vec<String>,
+    /// Whether it is held.
+    pub(super) held: bool,
+    /// Figures.
+    pub(super) metrics: Map<String, Value>,
+}
+
+impl Work<'_> {
+    /// Trains the reward model on all choices and thumbs, publishes it, and makes it the active one when it is at least
+    /// as good as the one before; then the two that the policy is optimised and judged by.
+    pub(super) async fn reward(&self, decoder: Option<Decoder>) -> Result<Learnt, ImproveError> {
+        let judgements = self.judgements().await?;
+        let extractor = self.extractor(decoder).await?;
+        let preferences = judgements.preferences();
+        let trained = match self.train("reward", (&preferences, &extractor), |_| ()).await? {
+            Ok(trained) => trained,
+            Err(collecting) => return Ok(Learnt::collecting(collecting)),
+        };
+        let scores = scores_of(&trained.report);
+        let mut learnt = Learnt {
+            rewarding: None,
+            generation: None,
+            reasons: Vec::new(),
+            held: false,
+            metrics: figures(&trained.report),
+        };
+        // The stage `policy` leaves the served reward model as it is.
+        if self.run.stage != Stage::Policy {
+            self.publish_reward(&mut learnt, *trained, (&judgements, &extractor)).await?;
+        }
+        if self.run.stage != Stage::Reward {
+            learnt.rewarding = self.sides(judgements, (extractor, scores)).await?.map(Arc::new);
+        }
+        Ok(learnt)
+    }
+
+    /// The judgements this run learns from: taken once, then kept.
+    async fn judgements(&self) -> Result<Judgements, ImproveError> {
+        let (name, data_dir) = (self.folder.join("judgements"), &self.workshop.config.data_dir);
+        if let Ok(hash) = std::fs::read_to_string(&name) {
+            return judgements::load(data_dir, hash.trim()).map_err(ImproveError::Dataset);
+        }
+        self.report.progress("judgements", 0, 1);
+        let options =
+            Options { include_restricted: self.run.request.sft.include_restricted, ..Options::default() };
+        let taken = judgements::take(self.workshop.ledger.as_ref(), &options).await;
+        let taken = taken.map_err(ImproveError::Dataset)?;
+        taken.write(data_dir).map_err(ImproveError::Dataset)?;
+        write_whole(&name, taken.hash().as_bytes())?;
+        self.report.progress("judgements", 1, 1);
+        Ok(taken)
+    }
+
+    /// What reads answers: the sentence model, and the base model.
+    async fn extractor(&self, decoder: Option<Decoder>) -> Result<Extractor, ImproveError> {
+        let (weights, codec) = (self.workshop.trained_weights().to_owned(), self.workshop.base.codec()?);
+        let decoder = match decoder {
+            Some(decoder) => decoder,
+            None => tokio::task::spawn_blocking(move || Decoder::open(&weights)).await??,
+        };
+        let backbone = Some(Arc::new(Backbone { decoder, codec }));
+        Ok(Extractor { encoder: self.workshop.encoder.clone(), backbone })
+    }
+
+    /// Trains a reward model in a folder of its own; `Err` says how far the collecting is.
+    async fn train(
+        &self,
+        name: &str,
+        (preferences, extractor): (&Preferences, &Extractor),
+        change: impl FnOnce(&mut reward::Settings),
+    ) -> Result<Result<Box<Trained>, Collecting>, ImproveError> {
+        let config = &self.workshop.config.reward;
+        let mut settings = reward::Settings {
+            budget_minutes: config.budget_minutes,
+            enough: config.enough,
+            person_share: config.person_share,
+            seed: config.seed,
+            ..reward::Settings::default()
+        };
+        change(&mut settings);
+        let folder = self.folder.join(name);
+        std::fs::create_dir_all(&folder).map_err(io(&folder))?;
+        let (preferences, extractor) = (preferences.clone(), extractor.clone());
+        let report = self.report.clone();
+        let training = tokio::task::spawn_blocking(move || {
+            reward::train(&preferences, &extractor, (&settings, &folder), |step| {
+                report.progress(step.phase, step.done, step.total);
+                !report.cancelled()
+            })
+        });
+        Ok(match training.await?? {
+            reward::Outcome::Trained(trained) => Ok(trained),
+            reward::Outcome::Collecting { effective_pairs, needed } => {
+                Err(Collecting { effective_pairs, needed })
+            }
+        })
+    }
+
+    async fn publish_reward(
+        &self,
+        learnt: &mut Learnt,
+        trained: Trained,
+        (judgements, extractor): (&Judgements, &Extractor),
+    ) -> Result<(), ImproveError> {
+        self.report.progress("publish reward", 0, 1);
+        let registry = &self.workshop.registry;
+        let active = registry.pointer(ActiveRole::Reward).await?.map(|pointer| pointer.generation);
+        let (reasons, remarks) = self.accepted(active.as_ref(), (&trained, judgements, extractor)).await?;
+        let access = judgements.summary().access.clone();
+        let label = serde_json::to_value(&access).unwrap_or_default();
+        let Trained { model, report } = trained;
+        let draft = registry.draft().await?;
+        model.with_label(label).save(&draft.path().join(REWARD_HEAD))?;
+        let write = |name: &str, text: &str| {
+            let path = draft.path().join(name);
+            std::fs::write(&path, text).map_err(io(&path))
+        };
+        write(REPORT_MARKDOWN, &report.markdown())?;
+        write(REPORT_JSON, &serde_json::to_string_pretty(&report).unwrap_or_default())?;
+        let about = About {
+            kind: GenerationKind::Reward,
+            parent: None,
+            base: BaseRef::of(&self.workshop.base),
+            created: now(),
+            run: Some(self.run.id.to_string()),
+            dataset: Some(dataset(judgements)),
+            template: self.workshop.templates(),
+            access,
+            serving_format: self.workshop.base.serving_format,
+            merged_tensors: 0,
+            training: json!({ "stage": "reward", "settings": self.workshop.config.reward }),
+            metrics: learnt.metrics.clone().into(),
+            reasons: reasons.clone(),
+            parity: Vec::new(),
+        };
+        let id = registry.publish(draft, about).await?.id;
+        if reasons.is_empty() {
+            registry.promote(&id, None).await?;
+        }
+        learnt.held = !reasons.is_empty();
+        learnt.reasons = reasons.into_iter().chain(remarks).collect();
+        learnt.generation = Some(id);
+        self.report.progress("publish reward", 1, 1);
+        Ok(())
+    }
+
+    /// Whether a new reward model may take the old one's place: why not, and what else there is to say.
+    async fn accepted(
+        &self,
+        active: Option<&GenerationId>,
+        (trained, judgements, extractor): (&Trained, &Judgements, &Extractor),
+    ) -> Result<(Vec<String>, Vec<String>), ImproveError> {
+        let log_loss = trained.report.cross_validated.log_loss;
+        let chance = std::f64::consts::LN_2;
+        if !(log_loss < chance) {
+            let reason = format!(
+                "its cross-validated log-loss is {log_loss:.3} nats, a coin's is {chance:.3}: it predicts choices no \
+                 better than chance"
+            );
+            return Ok((vec![reason], Vec::new()));
+        }
+        let Some(active) = active else { return Ok((Vec::new(), Vec::new())) };
+        let head = self.workshop.registry.folder(active)?.join(REWARD_HEAD);
+        let (new, extractor) = (trained.model.clone(), extractor.clone());
+        let preferences = judgements.preferences();
+        let comparing = tokio::task::spawn_blocking(move || {
+            let old = RewardModel::load(&head)?;
+            let mut newest: Vec<&Pair> = preferences.pairs.iter().filter(|pair| pair.held_out).collect();
+            newest.sort_by_key(|pair| std::cmp::Reverse(pair.created));
+            newest.truncate(NEWEST);
+            let right = |model: &RewardModel| reward::accuracy_of(model, &extractor, &newest);
+            Ok::<_, reward::RewardError>((right(&old)?, right(&new)?))
+        });
+        // An old one that can not be used any more, of another sentence model say, has nothing to defend.
+        let (old, new) = match comparing.await? {
+            Ok(compared) => compared,
+            Err(error) => {
+                let remark = format!("it was not compared with {active}: {}", crate::error::chain(&error));
+                return Ok((Vec::new(), vec![remark]));
+            }
+        };
+        let words = format!(
+            "on the newest {} held-out choices it is right in {:.1}, {active} in {:.1}",
+            new.pairs, new.right, old.right
+        );
+        Ok(if new.right >= old.right { (Vec::new(), vec![words]) } else { (vec![words], Vec::new()) })
+    }
+
+    /// The two models the policy is optimised and judged by, which share no question.
+    async fn sides(
+        &self,
+        judgements: Judgements,
+        (extractor, scores): (Extractor, RewardModelScores),
+    ) -> Result<Option<Rewarding>, ImproveError> {
+        let all = judgements.preferences();
+        let (optimising, judging) = (part(&all, |part| part != 0), part(&all, |part| part == 0));
+        let fewer = self.workshop.config.reward.enough * f64::from(PARTS - 1) / f64::from(PARTS);
+        let side = |settings: &mut reward::Settings| settings.enough = fewer;
+        let model = self.train("reward-optimised", (&optimising, &extractor), side).await?;
+        let judge = self
+            .train("reward-judge", (&judging, &extractor), |settings| {
+                settings.enough = JUDGE_PAIRS;
+                settings.budget_minutes = settings.budget_minutes.min(SIDE_MINUTES);
+                settings.seed = settings.seed.wrapping_add(1);
+            })
+            .await?;
+        let judge = judge.ok().map(|trained| trained.model);
+        Ok(model.ok().map(|trained| Rewarding { extractor, model: trained.model, judge, scores, judgements }))
+    }
+}
+
+/// How far the collecting is.
+struct Collecting {
+    effective_pairs: f64,
+    needed: f64,
+}
+
+impl Learnt {
+    /// What came of a run that only learns this.
+    pub(super) fn outcome(self) -> Outcome {
+        let state = if self.held { Verdict::Held } else { Verdict::Succeeded };
+        Outcome { generation: self.generation, state, reasons: self.reasons, metrics: self.metrics }
+    }
+
+    fn collecting(Collecting { effective_pairs, needed }: Collecting) -> Self {
+        let words = format!(
+            "collecting ({effective_pairs:.0} of {needed:.0}): a reward model needs more choices between answers"
+        );
+        let metrics = json!({ "effective_pairs": effective_pairs, "needed": needed });
+        Self {
+            rewarding: None,
+            generation: None,
+            reasons: vec![words],
+            held: false,
+            metrics: metrics.as_object().cloned().unwrap_or_default(),
+        }
+    }
+}
+
+/// The signals on questions of some of the [`PARTS`], by a hash of the question.
+fn part(all: &Preferences, wanted: impl Fn(u8) -> bool) -> Preferences {
+    let part = |cluster: &str| wanted(Sha256::digest(format!("attune judge\0{cluster}"))[0] % PARTS);
+    Preferences {
+        pairs: all.pairs.iter().filter(|pair| part(&pair.cluster)).cloned().collect(),
+        thumbs: all.thumbs.iter().filter(|thumb| part(&thumb.cluster)).cloned().collect(),
+    }
+}
+
+/// How good a reward model is on pairs it did not see: by cross-validation, which has the more pairs.
+fn scores_of(report: &Report) -> RewardModelScores {
+    let measures = &report.cross_validated;
+    let longer = measures.baselines.iter().find(|group| group.name == LONGER);
+    RewardModelScores {
+        pairs: measures.accuracy.pairs,
+        right: measures.accuracy.right.floor() as u64,
+        longer_chosen: longer.map_or(0, |group| group.accuracy.right.floor() as u64),
+        calibration_error: measures.calibration.error,
+    }
+}
+
+/// Figures for the run and the manifest.
+fn figures(report: &Report) -> Map<String, Value> {
+    let measures = report.held_out.as_ref().unwrap_or(&report.cross_validated);
+    let figures = json!({
+        "rung": report.rung,
+        "accuracy": measures.accuracy.share(),
+        "accuracy_interval": measures.accuracy.interval,
+        "log_loss": measures.log_loss,
+        "calibration_error": measures.calibration.error,
+        "cross_validated_accuracy": report.cross_validated.accuracy.share(),
+        "cross_validated_log_loss": report.cross_validated.log_loss,
+        "pairs": report.counts.pairs,
+        "thumbs": report.counts.thumbs,
+        "held_out": report.counts.held_out,
+        "people": report.counts.people,
+        "effective_pairs": report.counts.effective_pairs,
+    });
+    figures.as_object().cloned().unwrap_or_default()
+}
+
+fn dataset(judgements: &Judgements) -> DatasetRef {
+    let summary = judgements.summary();
+    let count = |name: &str, n: usize| (name.to_owned(), n as u64);
+    let mut counts: std::collections::BTreeMap<String, u64> =
+        [count("pairs", summary.pairs), count("thumbs", summary.thumbs), count("held_out", summary.held_out)]
+            .into();
+    counts
+        .extend(summary.by_source.iter().map(|(source, rows)| count(&super::candidate::name(source), *rows)));
+    DatasetRef { sha256: judgements.hash().to_owned(), counts }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Message;
+
+    #[test]
+    fn optimising_and_judging_share_no_question_and_miss_none() {
+        let pair = |n: usize| Pair {
+            id: n.to_string(),
+            cluster: format!("question {}", n / 2),
+            held_out: false,
+            conversation: vec![Message::user("?")],
+            passages: Vec::new(),
+            chosen: "a".into(),
+            rejected: "b".into(),
+            preference: 1.0,
+            margin: 0.0,
+            user: None,
+            source: "vote".into(),
+            created: 0,
+        };
+        let all = Preferences { pairs: (0..600).map(pair).collect(), thumbs: Vec::new() };
+        let (optimising, judging) = (part(&all, |part| part != 0), part(&all, |part| part == 0));
+        assert_eq!(optimising.pairs.len() + judging.pairs.len(), 600);
+        // A third, within 4 standard errors of 300 questions.
+        assert!((135..265).contains(&judging.pairs.len()), "{}", judging.pairs.len());
+        let judged: std::collections::HashSet<&str> =
+            judging.pairs.iter().map(|pair| pair.cluster.as_str()).collect();
+        assert!(optimising.pairs.iter().all(|pair| !judged.contains(pair.cluster.as_str())));
+    }
+}

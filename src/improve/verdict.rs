@@ -1,0 +1,210 @@
+//! May the candidate take the served policy's place? What was measured of both, put before the gate.
+
+use serde_json::{Map, Value, json};
+
+use super::examination::{Answers, Examining};
+use super::optimisation::Made;
+use super::rewarding::Rewarding;
+use super::{ImproveError, Question};
+use crate::evaluation::gate::{Duel, Gains, Judgement, Method, Scores, Thresholds, decide};
+use crate::evaluation::statistics::mean;
+use crate::nn::{Decoder, SampleRequest, Sampler, Sampling};
+use crate::reward::{Item, RewardModel};
+
+/// Answers of which the best is the control that needs no training: beyond 4 little is gained (arXiv:2210.10760).
+const BEST_OF: usize = 4;
+/// Questions on which that is measured: it costs as much as [`BEST_OF`] examinations of them.
+const BEST_OF_QUESTIONS: usize = 40;
+
+/// The gate's judgement, and what it was given.
+#[derive(Debug)]
+pub struct Verdict {
+    /// What is to become of the candidate, and every check.
+    pub judgement: Judgement,
+    /// Figures for the run and the manifest.
+    pub figures: Map<String, Value>,
+}
+
+/// Answers of the policies that are compared.
+pub(super) struct Compared<'a> {
+    pub(super) questions: &'a [Question],
+    pub(super) current: (&'a Decoder, &'a Answers),
+    pub(super) candidate: &'a Answers,
+    pub(super) control: Option<&'a Answers>,
+}
+
+impl Compared<'_> {
+    /// Measures what only the reward models can say, and asks the gate.
+    pub(super) fn verdict(
+        &self,
+        examining: Examining<'_>,
+        (made, rewarding): (&Made, Option<&Rewarding>),
+        (access, thresholds): (&crate::domain::AccessLabel, &Thresholds),
+    ) -> Result<Verdict, ImproveError> {
+        let (_, before) = self.current;
+        let mut current = Scores { valid_citations: before.valid.clone(), ..Scores::of(&before.samples) };
+        let mut candidate = Scores {
+            valid_citations: self.candidate.valid.clone(),
+            access: access.clone(),
+            method: if made.optimised.is_some() { Method::Optimised } else { Method::FineTuned },
+            ..Scores::of(&self.candidate.samples)
+        };
+        current.method = candidate.method;
+        if let Some(optimised) = &made.optimised {
+            candidate.kl = optimised.last.get("kl").copied();
+            candidate.entropy = optimised.last.get("entropy").copied();
+        }
+        if let Some(rewarding) = rewarding {
+            candidate.reward_model = Some(rewarding.scores);
+            self.duel(&mut candidate, (examining, rewarding))?;
+        }
+        let judgement = decide(&current, &candidate, thresholds);
+        let figures = figures(&candidate, made);
+        Ok(Verdict { judgement, figures })
+    }
+
+    fn duel(
+        &self,
+        candidate: &mut Scores,
+        (examining, rewarding): (Examining<'_>, &Rewarding),
+    ) -> Result<(), ImproveError> {
+        let Some(judge) = &rewarding.judge else { return Ok(()) };
+        let values = |answers: &Answers| self.values((judge, rewarding), answers.texts());
+        let (after, before) = (values(self.candidate)?, values(self.current.1)?);
+        candidate.against_current = Some(duel(&after, &before));
+        if let Some(control) = self.control {
+            candidate.against_random = Some(duel(&after, &values(control)?));
+        }
+        let few = self.questions.len().min(BEST_OF_QUESTIONS);
+        let best = self.best_of((judge, rewarding), examining, few)?;
+        let gain = |of: &[f64]| Some(mean(&of[..few])? - mean(&before[..few])?);
+        candidate.gains =
+            gain(&after).zip(gain(&best)).map(|(candidate, best_of_4)| Gains { candidate, best_of_4 });
+        Ok(())
+    }
+
+    /// What a judge says of one answer to each of the first questions.
+    fn values<'t>(
+        &self,
+        (judge, rewarding): (&RewardModel, &Rewarding),
+        texts: impl Iterator<Item = &'t str>,
+    ) -> Result<Vec<f64>, ImproveError> {
+        let texts: Vec<&str> = texts.collect();
+        let passages: Vec<Vec<String>> = self.questions.iter().map(Question::passage_texts).collect();
+        let said = |at: &usize| !texts[*at].trim().is_empty();
+        let places: Vec<usize> = (0..texts.len()).filter(said).collect();
+        let item = |&at: &usize| Item {
+            conversation: &self.questions[at].example.messages,
+            passages: &passages[at],
+            answer: texts[at],
+        };
+        let items: Vec<Item<'_>> = places.iter().map(item).collect();
+        // Nothing said is worse than anything said.
+        let mut values = vec![f64::MIN; texts.len()];
+        for (at, score) in places.iter().zip(judge.score(&rewarding.extractor, &items)?) {
+            values[*at] = score.value;
+        }
+        // A mean over them must stay one.
+        let least = values.iter().copied().filter(|value| *value > f64::MIN).fold(0.0, f64::min);
+        Ok(values.into_iter().map(|value| if value > f64::MIN { value } else { least - 1.0 }).collect())
+    }
+
+    /// What the judge says of the best of several answers of the current policy, chosen by the model that the candidate
+    /// was optimised by.
+    fn best_of(
+        &self,
+        (judge, rewarding): (&RewardModel, &Rewarding),
+        examining: Examining<'_>,
+        questions: usize,
+    ) -> Result<Vec<f64>, ImproveError> {
+        let Examining { workshop, report } = examining;
+        let requests: Vec<SampleRequest> = (self.questions[..questions].iter().zip(0..))
+            .map(|(question, at)| SampleRequest {
+                prompt: question.tokens.prompt.clone(),
+                completions: BEST_OF,
+                // Streams of their own.
+                seed: at * BEST_OF as u64,
+            })
+            .collect();
+        let sampling = Sampling { temperature: 1.0, top_p: 1.0, ..examining.sampling() };
+        let sampler = Sampler::new(self.current.0, workshop.codec.eos_ids(), super::examination::TOGETHER);
+        let total = (questions * BEST_OF) as u64;
+        let drawn = sampler.sample(&requests, sampling, |done| {
+            report.progress("best of 4", done as u64, total);
+            !report.cancelled()
+        })?;
+        if report.cancelled() {
+            return Err(ImproveError::Interrupted);
+        }
+        let mut best: Vec<Option<(f64, String)>> = vec![None; questions];
+        for nth in 0..BEST_OF {
+            let text = |(question, completions): (&Question, &Vec<crate::nn::Completion>)| {
+                let completion = &completions[nth];
+                let said = workshop.said(&completion.tokens, completion.ended);
+                question.shown(&said, &workshop.config).text
+            };
+            let texts: Vec<String> = self.questions.iter().zip(&drawn).map(text).collect();
+            let values = self.values((&rewarding.model, rewarding), texts.iter().map(String::as_str))?;
+            for ((best, text), value) in best.iter_mut().zip(texts).zip(values) {
+                if best.as_ref().is_none_or(|(other, _)| value > *other) {
+                    *best = Some((value, text));
+                }
+            }
+        }
+        let texts: Vec<String> =
+            best.into_iter().map(|best| best.map_or_else(String::new, |(_, text)| text)).collect();
+        self.values((judge, rewarding), texts.iter().map(String::as_str))
+    }
+}
+
+/// Which of two answers to each question is better.
+fn duel(candidate: &[f64], other: &[f64]) -> Duel {
+    let mut duel = Duel::default();
+    for (candidate, other) in candidate.iter().zip(other) {
+        match candidate.total_cmp(other) {
+            std::cmp::Ordering::Greater => duel.wins += 1,
+            std::cmp::Ordering::Less => duel.losses += 1,
+            std::cmp::Ordering::Equal => duel.ties += 1,
+        }
+    }
+    duel
+}
+
+fn figures(candidate: &Scores, made: &Made) -> Map<String, Value> {
+    let mut figures = Map::new();
+    let rate = |duel: Option<Duel>| duel.map(|duel| json!({ "rate": duel.rate(), "duel": duel }));
+    if let Some(duel) = rate(candidate.against_current) {
+        figures.insert("win_rate".into(), duel);
+    }
+    if let Some(duel) = rate(candidate.against_random) {
+        figures.insert("win_rate_over_random".into(), duel);
+    }
+    if let Some(Gains { candidate, best_of_4 }) = candidate.gains {
+        figures.insert("gain".into(), json!({ "candidate": candidate, "best_of_4": best_of_4 }));
+    }
+    if let Some(optimised) = &made.optimised {
+        figures.insert("kl".into(), json!(candidate.kl));
+        figures.insert("entropy".into(), json!(candidate.entropy));
+        let policy = json!({
+            "steps": optimised.steps,
+            "tokens": optimised.tokens,
+            "seconds": optimised.seconds,
+            "last": optimised.last,
+            "means": optimised.means,
+            "stopped_early": optimised.stopped_early,
+        });
+        figures.insert("policy".into(), policy);
+    }
+    figures
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duel_counts_each_question_once() {
+        let found = duel(&[1.0, 0.0, 2.0, 5.0], &[0.0, 0.0, 3.0, 4.0]);
+        assert_eq!(found, Duel { wins: 2, losses: 1, ties: 1 });
+    }
+}

@@ -22,10 +22,11 @@ use std::time::Instant;
 use attune::config::ModelsConfig;
 use attune::domain::Message;
 use attune::nn::Decoder;
-use attune::reward::{
-    Accuracy, Backbone, Extractor, Item, Outcome, Pair, Preferences, Report, RewardModel, Settings, Thumb, train,
-};
 use attune::retrieval::SentenceEncoder;
+use attune::reward::{
+    Accuracy, Backbone, Extractor, Item, Outcome, Pair, Preferences, Report, RewardModel, Settings, Thumb,
+    train,
+};
 use clap::Parser;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -118,7 +119,8 @@ fn pairs(options: &Options) -> Vec<Pair> {
     let mut rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     rows.sort_by_key(|row| hash(row["prompt"].as_str().unwrap()));
     let of = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
-    let kept = rows.iter().filter(|row| options.sources.is_empty() || options.sources.contains(&of(row, "source")));
+    let kept =
+        rows.iter().filter(|row| options.sources.is_empty() || options.sources.contains(&of(row, "source")));
     kept.map(|row| Pair {
         id: of(row, "id"),
         cluster: of(row, "prompt"),
@@ -187,7 +189,8 @@ impl Tally {
 fn choices(options: &Options, extractor: &Extractor, folder: &Path) {
     let all = pairs(options);
     println!("{} pairs", all.len());
-    let sizes = if options.pairs.is_empty() { vec![100, 300, 1_000, all.len()] } else { options.pairs.clone() };
+    let sizes =
+        if options.pairs.is_empty() { vec![100, 300, 1_000, all.len()] } else { options.pairs.clone() };
     for size in sizes {
         let (mut tally, mut losses, mut seconds) = (Tally::default(), 0.0, 0.0);
         let mut last = None;
@@ -209,7 +212,12 @@ fn choices(options: &Options, extractor: &Extractor, folder: &Path) {
         }
         let Some(report) = last else { continue };
         let pairs = tally.0[" all"].1;
-        println!("\n{size} pairs to learn from: rung {:?}, ridge {}, log-loss {:.4}", report.rung, report.ridge, losses / pairs as f64);
+        println!(
+            "\n{size} pairs to learn from: rung {:?}, ridge {}, log-loss {:.4}",
+            report.rung,
+            report.ridge,
+            losses / pairs as f64
+        );
         println!("{:.1} s a model\n", seconds / f64::from(options.folds.min(FOLDS)));
         for tried in &report.ladder {
             println!("{tried:?}");
@@ -231,8 +239,15 @@ struct Rated {
 fn ratings() -> Vec<Rated> {
     let mut found = Vec::new();
     let folder = data().join("feedbackqa/feedback");
-    for file in ["Australia/feedback_valid", "CDC/feedback_valid", "WHO/feedback_valid", "WHO/feedback_train",
-        "Australia/feedback_test", "CDC/feedback_test", "WHO/feedback_test"] {
+    for file in [
+        "Australia/feedback_valid",
+        "CDC/feedback_valid",
+        "WHO/feedback_valid",
+        "WHO/feedback_train",
+        "Australia/feedback_test",
+        "CDC/feedback_test",
+        "WHO/feedback_test",
+    ] {
         let text = std::fs::read_to_string(folder.join(format!("{file}.json"))).unwrap();
         let rows: Vec<Value> = serde_json::from_str(&text).unwrap();
         for row in rows {
@@ -246,7 +261,8 @@ fn ratings() -> Vec<Rated> {
             let reference = &row["passage"]["reference"];
             let headers = reference["section_headers"].as_array().unwrap();
             let headers = headers.iter().filter_map(Value::as_str);
-            let title = reference["page_title"].as_str().into_iter().chain(headers).collect::<Vec<_>>().join(" > ");
+            let title =
+                reference["page_title"].as_str().into_iter().chain(headers).collect::<Vec<_>>().join(" > ");
             let content = reference["section_content"].as_str().unwrap_or_default();
             found.push(Rated {
                 question: row["question"].as_str().unwrap().to_owned(),
@@ -286,7 +302,8 @@ fn thumbs(options: &Options, extractor: &Extractor, folder: &Path) {
             .zip(&conversations)
             .map(|(rated, conversation)| Item { conversation, passages: &[], answer: &rated.answer })
             .collect();
-        let scores: Vec<_> = items.chunks(32).flat_map(|items| model.score(extractor, items).unwrap()).collect();
+        let scores: Vec<_> =
+            items.chunks(32).flat_map(|items| model.score(extractor, items).unwrap()).collect();
         for (i, a) in judged.iter().enumerate() {
             for (j, b) in judged.iter().enumerate().skip(i + 1) {
                 if a.question == b.question && a.rating != b.rating {
@@ -300,7 +317,11 @@ fn thumbs(options: &Options, extractor: &Extractor, folder: &Path) {
     let interval = found.interval.unwrap();
     println!(
         "{} ratings; {} pairs of answers to one question, {:.3} ranked as people rated them ({:.3} to {:.3})",
-        all.len(), sum.1, found.share(), interval.0, interval.1
+        all.len(),
+        sum.1,
+        found.share(),
+        interval.0,
+        interval.1
     );
 }
 

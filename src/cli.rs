@@ -69,7 +69,7 @@ enum Command {
     Import(exchange::Import),
     /// Train: ask for a run and work on it, list, show or cancel runs.
     #[command(subcommand)]
-    Run(run::Runs),
+    Run(Box<run::Runs>),
     /// Work on runs that others asked for.
     Worker(worker::WorkerArgs),
     /// Compare a generation's answers with the human ones.
@@ -141,7 +141,7 @@ async fn execute(cli: Cli) -> CommandResult {
         Some(Command::Tokens(tokens)) => tokens::run(config, tokens, json).await,
         Some(Command::Export(export)) => exchange::export(config, export).await,
         Some(Command::Import(import)) => exchange::import(config, import, json).await,
-        Some(Command::Run(runs)) => run::run(config, runs, json).await,
+        Some(Command::Run(runs)) => run::run(config, *runs, json).await,
         Some(Command::Worker(args)) => {
             shutdown::on_signal(stop.clone());
             worker::run(config, worker_name, args, stop).await

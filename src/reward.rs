@@ -24,6 +24,7 @@ mod table;
 mod tests;
 mod text;
 mod training;
+mod tuned;
 mod votes;
 mod work;
 
@@ -97,6 +98,12 @@ pub enum RewardError {
     /// The rung reads answers with another language model than the one that was given.
     #[error("the reward model was trained with another language model; train again")]
     OtherBackbone,
+    /// The adapter's loss or its gradient is no number.
+    #[error("the loss is no number at step {step}")]
+    Diverged {
+        /// At which step, from 0.
+        step: u64,
+    },
     /// The head's file is damaged or of another version.
     #[error("reward head {path}: {problem}")]
     Head {
@@ -187,7 +194,7 @@ impl Default for Settings {
             budget_minutes: 15.0,
             seed: 20_250_117,
             // Features have a standard deviation of 1, so useful coefficients are a few tenths.
-            ridges: vec![1.0, 3.0, 10.0, 30.0, 100.0, 300.0],
+            ridges: vec![3.0, 10.0, 30.0, 100.0, 300.0, 1000.0],
             // Four to five members almost end over-optimisation (arXiv:2310.02743).
             ensemble: 5,
             // Raters disagree in 25 to 40% of comparisons; some of that is noise.

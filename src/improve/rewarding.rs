@@ -201,7 +201,7 @@ impl Work<'_> {
     ) -> Result<(Vec<String>, Vec<String>), ImproveError> {
         let log_loss = trained.report.cross_validated.log_loss;
         let chance = std::f64::consts::LN_2;
-        if !(log_loss < chance) {
+        if log_loss.is_nan() || log_loss >= chance {
             let reason = format!(
                 "its cross-validated log-loss is {log_loss:.3} nats, a coin's is {chance:.3}: it predicts choices no \
                  better than chance"

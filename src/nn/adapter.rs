@@ -148,10 +148,22 @@ impl Adapter {
     /// # Errors
     /// When the file is damaged or of another model.
     pub fn load(decoder: &Decoder, path: &Path) -> Result<Self> {
-        let (mut tensors, metadata) = super::checkpoint::read(path)?;
+        let (tensors, metadata) = super::checkpoint::read(path)?;
         let problem = |problem: String| NnError::Checkpoint { path: path.display().to_string(), problem };
         let shape = metadata.get("shape").and_then(|text| serde_json::from_str(text).ok());
         let shape: AdapterShape = shape.ok_or_else(|| problem("it names no shape".into()))?;
+        Self::from_named(decoder, (shape, tensors), problem)
+    }
+
+    /// Puts together what [`Adapter::named`] gave; `problem` makes the error when it is not of this model.
+    ///
+    /// # Errors
+    /// When a tensor is missing or of another shape.
+    pub(crate) fn from_named(
+        decoder: &Decoder,
+        (shape, mut tensors): (AdapterShape, BTreeMap<String, Tensor>),
+        problem: impl Fn(String) -> NnError,
+    ) -> Result<Self> {
         Self::build(decoder, shape, |name, (outputs, inputs)| {
             let mut take = |end: &str, dims: (usize, usize)| {
                 let name = format!("{name}.{end}");

@@ -174,7 +174,7 @@ impl Training<'_> {
         let read = read(self.material.reference, Some(&self.adapter), (&texts, self.settings.pass_tokens))?;
         let states = read
             .iter()
-            .map(|answer| Ok(answer.states.flatten_all()?.to_vec1()?))
+            .map(|answer| answer.states.flatten_all()?.to_vec1())
             .collect::<candle_core::Result<Vec<States>>>()?;
         let values = head.values(&states)?;
         let mut returns = Vec::with_capacity(values.len());

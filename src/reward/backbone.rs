@@ -34,16 +34,23 @@ pub(super) struct Projection {
 }
 
 /// A prompt and an answer, tokenised and cut.
-struct Tokens {
-    prompt: Vec<u32>,
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) prompt: Vec<u32>,
     /// With the end of the turn, and a token behind it, so that the end is read too.
-    answer: Vec<u32>,
+    pub(super) answer: Vec<u32>,
+}
+
+impl Read {
+    pub(super) fn tokens(&self) -> usize {
+        self.prompt.len() + self.answer.len()
+    }
 }
 
 impl Backbone {
     /// States of answers, in order. Answers to one prompt that follow each other share the prompt's pass.
     pub(super) fn states(&self, items: &[Item<'_>]) -> Result<Vec<State>, RewardError> {
-        let tokens = items.iter().map(|item| self.tokens(item)).collect::<Result<Vec<_>, _>>()?;
+        let tokens = items.iter().map(|item| self.read(item)).collect::<Result<Vec<_>, _>>()?;
         let mut states = Vec::with_capacity(items.len());
         for group in tokens.chunk_by(|a, b| a.prompt == b.prompt) {
             let branches: Vec<Branch<'_>> = group.iter().map(|tokens| Branch::of(&tokens.answer)).collect();
@@ -88,7 +95,7 @@ impl Backbone {
         Ok(())
     }
 
-    fn tokens(&self, item: &Item<'_>) -> Result<Tokens, RewardError> {
+    pub(super) fn read(&self, item: &Item<'_>) -> Result<Read, RewardError> {
         let messages = asked(item);
         let prompt = self.codec.render(&messages)?;
         let mut answer = self.codec.completion(&messages, item.answer)?;
@@ -99,7 +106,7 @@ impl Backbone {
         }
         answer.push(end);
         let start = prompt.len().saturating_sub(PROMPT_TOKENS);
-        Ok(Tokens { prompt: prompt[start..].to_vec(), answer })
+        Ok(Read { prompt: prompt[start..].to_vec(), answer })
     }
 }
 

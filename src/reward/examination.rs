@@ -24,7 +24,7 @@ impl<'a> Work<'a> {
                 for fold in 0..FOLDS {
                     let take = |row: usize| row < pairs && self.folds[row] != fold;
                     let mut weights = vec![0.0; self.observations.len()];
-                    for row in first(&clusters, (self.seed(), size), take) {
+                    for row in first(&clusters, (self.settings.seed, size), take) {
                         weights[row] = self.people.weights[row];
                     }
                     let fitted = self.coefficients(&fit((&self.observations, &weights), &penalty, None));
@@ -43,7 +43,7 @@ impl<'a> Work<'a> {
 
     pub(super) fn report(
         &self,
-        (model, chosen): (&RewardModel, &Chosen),
+        (model, rows, chosen): (&RewardModel, &[Vec<f64>], &Chosen),
         ladder: Vec<Tried>,
         outliers: Vec<Outlier>,
     ) -> Report {
@@ -59,7 +59,7 @@ impl<'a> Work<'a> {
         let first_held_out = sample.training_items();
         let held_out = sample.held_out.iter().enumerate().map(|(i, pair)| {
             let at = first_held_out + 2 * i;
-            judge(pair, at, model.logit([&self.rows[at], &self.rows[at + 1]]))
+            judge(pair, at, model.logit([&rows[at], &rows[at + 1]]))
         });
         let held_out: Vec<Judged<'_>> = held_out.collect();
         let counts = Counts {

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::backbone::Projection;
 use super::features::{Row, feature_names};
 use super::logistic::sigmoid;
-use super::{Extractor, Item, RewardError, Score, Settings};
+use super::tuned::Tuning;
+use super::{Backbone, Extractor, Item, RewardError, Score, Settings};
+use crate::nn::AdapterShape;
 
 /// Normalised features farther out than this count as this far: no answer wins by being unlike all that were judged.
 const FARTHEST: f64 = 5.0;
@@ -34,6 +36,8 @@ pub(super) struct About {
     pub(super) encoder: Option<String>,
     /// Names the language model whose states it learnt from.
     pub(super) backbone: Option<String>,
+    /// Shape of the adapter, on the rung that has one.
+    pub(super) adapter: Option<AdapterShape>,
     /// Of the features, in order.
     pub(super) names: Vec<String>,
     /// Who may be served what it learnt; the caller's own words.
@@ -46,7 +50,7 @@ pub struct RewardModel {
     pub(super) about: About,
     pub(super) normaliser: Normaliser,
     /// Of the rungs that read answers with a language model.
-    pub(super) projection: Option<Projection>,
+    pub(super) reading: Option<Reading>,
     /// Members × columns: those of features, then those of states.
     pub(super) members: Vec<Vec<f64>>,
     /// Of each member, its mean over the reference set.
@@ -57,6 +61,31 @@ pub struct RewardModel {
     pub(super) slope: f64,
     /// Values of the reference set, lowest first.
     pub(super) reference: Vec<f64>,
+}
+
+/// What becomes of an answer that a language model reads.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Reading {
+    /// Features of the frozen model's states.
+    Frozen(Projection),
+    /// The hidden state at the answer's end, with this adapter beside the model.
+    Tuned(Tuning),
+}
+
+impl Reading {
+    /// Columns of answers.
+    pub(super) fn columns(
+        &self,
+        backbone: &Backbone,
+        items: &[Item<'_>],
+    ) -> Result<Vec<Vec<f64>>, RewardError> {
+        match self {
+            Self::Frozen(projection) => {
+                Ok(backbone.states(items)?.iter().map(|state| projection.apply(state)).collect())
+            }
+            Self::Tuned(tuning) => backbone.ends(tuning, items),
+        }
+    }
 }
 
 /// Brings features to one scale, and apart by whether there were passages: what makes an answer good is not the same
@@ -149,14 +178,14 @@ impl RewardModel {
             Extractor { encoder: None, backbone: extractor.backbone.clone() }.features(items)?
         };
         let mut columns: Vec<Vec<f64>> = rows.iter().map(|row| self.normaliser.apply(row)).collect();
-        if let Some(projection) = &self.projection {
+        if let Some(reading) = &self.reading {
             let backbone = extractor.backbone.as_ref().ok_or(RewardError::NoBackbone)?;
             if self.about.backbone != Some(backbone.version()?) {
                 return Err(RewardError::OtherBackbone);
             }
             backbone.check(items)?;
-            for (columns, state) in columns.iter_mut().zip(backbone.states(items)?) {
-                columns.extend(projection.apply(&state));
+            for (columns, read) in columns.iter_mut().zip(reading.columns(backbone, items)?) {
+                columns.extend(read);
             }
         }
         Ok(columns.iter().map(|columns| self.member_values(columns)).collect())
@@ -180,8 +209,9 @@ impl RewardModel {
         let names = ["with passages", "without"]
             .into_iter()
             .flat_map(|kind| self.about.names.iter().map(move |name| format!("{name} ({kind})")));
-        let states = self.projection.as_ref().map_or(0, Projection::len);
-        let states = (0..states).map(|i| format!("language model {i}"));
+        let named = 2 * self.about.names.len();
+        let read = self.members.first().map_or(0, Vec::len).saturating_sub(named);
+        let states = (0..read).map(|i| format!("language model {i}"));
         let mut found: Vec<(String, f64)> =
             names.chain(states).enumerate().map(|(i, name)| (name, of(i))).collect();
         found.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
@@ -191,7 +221,7 @@ impl RewardModel {
     /// A model of these members, read against these answers (normalised features).
     pub(super) fn assemble(
         about: About,
-        (normaliser, projection): (Normaliser, Option<Projection>),
+        (normaliser, reading): (Normaliser, Option<Reading>),
         (members, slope): (Vec<Vec<f64>>, f64),
         reference: &[Vec<f64>],
     ) -> Self {
@@ -199,7 +229,7 @@ impl RewardModel {
             |weights: &Vec<f64>| mean(&reference.iter().map(|row| dot(weights, row)).collect::<Vec<_>>());
         let centres: Vec<f64> = members.iter().map(centre).collect();
         let mut model =
-            Self { about, normaliser, projection, members, centres, unit: 1.0, slope, reference: vec![] };
+            Self { about, normaliser, reading, members, centres, unit: 1.0, slope, reference: vec![] };
         let mut scores: Vec<f64> = reference.iter().map(|row| mean(&model.member_values(row))).collect();
         // A model that says nothing has a unit all the same.
         model.unit = deviation(&scores).max(SMALLEST);

@@ -1,5 +1,7 @@
 //! Planted preferences are learnt, and a head that is read again scores as before.
 
+mod reading;
+
 use super::*;
 
 /// A vote of nobody in particular.

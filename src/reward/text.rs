@@ -7,7 +7,7 @@ use unicode_segmentation::UnicodeSegmentation;
 use crate::chat::COMMON;
 
 /// Letters of a word that are compared: cutting words after five is the stemmer that needs no language
-/// (McNamee and Mayfield, 2004, found four to five best across European languages).
+/// (`McNamee` and Mayfield, 2004, found four to five best across European languages).
 const STEM: usize = 5;
 
 /// All words, in lower case.

@@ -25,12 +25,20 @@ pub(super) fn train(
     let mut work = Work::new((&sample, people), (settings, extractor), read);
     step(&mut observe, ("weighing votes", 0))?;
     let outliers = work.weigh();
-    let climbed = climb((&work, settings), (extractor, folder), clock, &mut observe)?;
+    let climbed = climb(&work, (extractor, folder), clock, &mut observe)?;
     let work = climbed.work.unwrap_or(work);
     step(&mut observe, ("training the ensemble", 2))?;
-    let model = work.ensemble(&climbed.chosen);
+    let chosen = climbed.chosen;
+    let members = work.members(&chosen);
+    let (model, rows) = match climbed.tuned {
+        None => (work.model(work.beside(), (members, chosen.slope), &work.rows), work.rows.clone()),
+        Some(tuned) => {
+            let members = tuned.members(&members, chosen.slope);
+            (work.model(tuned.beside, (members, 1.0), &tuned.rows), tuned.rows)
+        }
+    };
     step(&mut observe, ("measuring", 3))?;
-    let report = work.report((&model, &climbed.chosen), climbed.ladder, outliers);
+    let report = work.report((&model, &rows, &chosen), climbed.ladder, outliers);
     Ok(Outcome::Trained(Box::new(Trained { model, report })))
 }
 

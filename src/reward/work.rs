@@ -4,7 +4,7 @@ use super::backbone::{Projection, State};
 use super::features::{LENGTH, Row, feature_names};
 use super::folds::{bootstrap, folds};
 use super::logistic::{Fit, Observation, Penalty, fit};
-use super::model::{About, Normaliser};
+use super::model::{About, Normaliser, Reading};
 use super::people::{agreeing, capped, numbered};
 use super::report::Outlier;
 use super::selection::{Chosen, choose, shorter_only};
@@ -50,12 +50,21 @@ struct States {
     version: String,
 }
 
+/// What a model is made of beside the features.
+#[derive(Debug, Clone)]
+pub(super) struct Beside {
+    pub(super) rung: Rung,
+    pub(super) reading: Option<Reading>,
+    /// Names the language model.
+    pub(super) version: Option<String>,
+}
+
 /// What is known while a model is made.
 #[derive(Clone)]
 pub(super) struct Work<'a> {
     pub(super) sample: &'a Sample<'a>,
     pub(super) people: People,
-    settings: &'a Settings,
+    pub(super) settings: &'a Settings,
     pub(super) encoder: Option<String>,
     normaliser: Normaliser,
     /// None on the first rung.
@@ -96,10 +105,6 @@ impl<'a> Work<'a> {
             folds,
             lengths,
         }
-    }
-
-    pub(super) fn seed(&self) -> u64 {
-        self.settings.seed
     }
 
     /// Lowers the weight of people who choose against the others, and balances thumbs.
@@ -147,8 +152,9 @@ impl<'a> Work<'a> {
         choose(data, (&self.folds, &self.lengths), ridges, |ridge| self.penalty(ridge))
     }
 
-    /// Members learn from clusters drawn with replacement, and differ where the data say little.
-    pub(super) fn ensemble(&self, chosen: &Chosen) -> RewardModel {
+    /// Coefficients of an ensemble. Members learn from clusters drawn with replacement, and differ where the data say
+    /// little.
+    pub(super) fn members(&self, chosen: &Chosen) -> Vec<Vec<f64>> {
         let clusters = self.sample.clusters();
         let penalty = self.penalty(chosen.ridge);
         let whole = fit((&self.observations, &self.people.weights), &penalty, None);
@@ -157,23 +163,38 @@ impl<'a> Work<'a> {
             let weights: Vec<f64> = drawn.iter().zip(&self.people.weights).map(|(n, w)| n * w).collect();
             self.coefficients(&fit((&self.observations, &weights), &penalty, Some(&whole)))
         };
-        let members = (0..self.settings.ensemble.max(1)).map(member).collect();
+        (0..self.settings.ensemble.max(1)).map(member).collect()
+    }
+
+    /// What this work's columns are made of.
+    pub(super) fn beside(&self) -> Beside {
+        let rung = if self.states.is_some() { Rung::Backbone } else { Rung::Features };
+        let reading = self.states.as_ref().map(|states| Reading::Frozen(states.projection.clone()));
+        Beside { rung, reading, version: self.states.as_ref().map(|states| states.version.clone()) }
+    }
+
+    /// A model of these members; `rows` are the columns of all items.
+    pub(super) fn model(
+        &self,
+        beside: Beside,
+        (members, slope): (Vec<Vec<f64>>, f64),
+        rows: &[Vec<f64>],
+    ) -> RewardModel {
+        let adapter = match &beside.reading {
+            Some(Reading::Tuned(tuning)) => Some(tuning.shape),
+            _ => None,
+        };
         let about = About {
-            rung: if self.states.is_some() { Rung::Backbone } else { Rung::Features },
+            rung: beside.rung,
             settings: self.settings.clone(),
             encoder: self.encoder.clone(),
-            backbone: self.states.as_ref().map(|states| states.version.clone()),
+            backbone: beside.version,
+            adapter,
             names: feature_names().iter().map(|name| (*name).to_owned()).collect(),
             label: serde_json::Value::Null,
         };
-        let reference = &self.rows[..self.sample.training_items()];
-        let projection = self.states.as_ref().map(|states| states.projection.clone());
-        RewardModel::assemble(
-            about,
-            (self.normaliser.clone(), projection),
-            (members, chosen.slope),
-            reference,
-        )
+        let reference = &rows[..self.sample.training_items()];
+        RewardModel::assemble(about, (self.normaliser.clone(), beside.reading), (members, slope), reference)
     }
 
     /// A liking for longer is a nuisance, one for shorter counts.

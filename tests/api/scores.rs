@@ -20,7 +20,7 @@ fn liking_citations() -> Preferences {
         Pair {
             id: n.to_string(),
             cluster: format!("team {n}"),
-            held_out: n % 10 == 0,
+            held_out: n.is_multiple_of(10),
             conversation: vec![Message::user(format!("Where does team {n} sit?"))],
             passages: vec![format!("Rooms. {fact}")],
             chosen: cited,
@@ -118,7 +118,10 @@ async fn what_can_not_be_scored_is_refused_by_name() {
 
 /// Of three answers with seeds in a row, one cites.
 fn one_of_three_cites() -> ScriptedGenerator {
-    ScriptedGenerator::new("gen-test", |_, seed| if seed % 3 == 0 { CITED.into() } else { PLAIN.into() })
+    ScriptedGenerator::new(
+        "gen-test",
+        |_, seed| if seed.is_multiple_of(3) { CITED.into() } else { PLAIN.into() },
+    )
 }
 
 #[tokio::test]

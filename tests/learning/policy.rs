@@ -144,10 +144,6 @@ fn raises_the_planted_reward(settings: &Settings) {
     let n = (1..=64).find(|n| best_of_kl(*n) >= after.kl).unwrap_or(64);
     let best = world.best(n);
     let kept = (after.reward - before) / (best - before);
-    println!(
-        "{:?}: {before:.3} to {:.3} at {:.2} nats; best of {n}: {best:.3}; kept {kept:.2}; alarms {:?}",
-        settings.algorithm, after.reward, after.kl, optimised.alarms
-    );
     assert!(after.reward > before + 0.15, "from {before} to {}", after.reward);
     assert!(after.kl > 0.0 && kept > 0.4, "{} nats give {kept} of what the best of {n} gives", after.kl);
 }

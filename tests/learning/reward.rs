@@ -111,16 +111,15 @@ fn planted_preferences_are_learnt_through_thirty_percent_of_slips() {
 #[test]
 fn one_hostile_voter_with_half_the_votes_does_not_turn_the_model() {
     for liking in LIKINGS {
-        let (mut preferences, truth) = votes(liking, 200, 0.3);
+        let (mut preferences, truth) = votes(liking, 300, 0.3);
         let mut random = ChaCha8Rng::seed_from_u64(6);
-        for n in 0..200 {
+        for n in 0..300 {
             let (liked, disliked) = answers(liking, &mut random);
             preferences.pairs.push(vote(1_000 + n, "hostile", (disliked, liked)));
         }
         let Trained { model, report } = learn(&preferences);
         let found = accuracy(&model, &truth);
-        // Turned, it would be far below one half; what is left of 0.9 and more is what slips and hostility cost.
-        assert!(found >= 0.75, "{liking:?}: {found}");
+        assert!(found >= 0.8, "{liking:?}: {found}");
         let outliers: Vec<&str> = report.votes.outliers.iter().map(|outlier| outlier.user.as_str()).collect();
         assert_eq!(outliers, ["hostile"], "{liking:?}");
     }

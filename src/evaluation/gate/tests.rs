@@ -323,7 +323,7 @@ const FAULTS: &[fn(&mut Scores, f64, usize)] = &[
     // Lengths only ever grow away from the current policy's here.
     |s, by, _| s.words.iter_mut().for_each(|words| *words *= 1.0 + by),
     |s, _, at| {
-        s.access = AccessLabel::of(s.access.clauses().iter().chain([&groups(&[["a", "b", "c"][at % 3]])]))
+        s.access = AccessLabel::of(s.access.clauses().iter().chain([&groups(&[["a", "b", "c"][at % 3]])]));
     },
     |s, _, _| s.kl = None,
     |s, _, _| s.against_current = None,

@@ -119,9 +119,9 @@ fn peeking_at_every_thumb_is_wrong_no_more_often_than_promised() {
                 let (thumbs, rate) =
                     if random.random_bool(0.25) { (&mut candidate, then) } else { (&mut current, now) };
                 if random.random_bool(rate) {
-                    thumbs.0 += 1
+                    thumbs.0 += 1;
                 } else {
-                    thumbs.1 += 1
+                    thumbs.1 += 1;
                 }
                 // The interval excludes the truth only where the capital against the true shares is at least as much.
                 let capital = Mixture::of(current).capital(now) + Mixture::of(candidate).capital(then);

@@ -32,14 +32,19 @@ pub(crate) fn words(seed: u64, len: usize) -> Vec<u32> {
 }
 
 pub(crate) fn tiny(family: Family) -> Decoder {
-    model(family, 24)
+    model(family, 24, VOCABULARY)
 }
 
 pub(crate) fn wider() -> Decoder {
-    model(Family::Llama, 32)
+    model(Family::Llama, 32, VOCABULARY)
 }
 
-fn model(family: Family, width: usize) -> Decoder {
+/// For a tokenizer with this many tokens.
+pub(crate) fn with_vocabulary(vocabulary: usize) -> Decoder {
+    model(Family::Llama, 24, vocabulary)
+}
+
+fn model(family: Family, width: usize, vocabulary: usize) -> Decoder {
     let heads = Heads { query: 4, key: 2, width: 6 };
     let architecture = Architecture {
         family,
@@ -84,7 +89,7 @@ fn model(family: Family, width: usize) -> Decoder {
             linears,
         });
     }
-    let embedding = next(&[VOCABULARY, width], 1.0);
+    let embedding = next(&[vocabulary, width], 1.0);
     let rope = Rope {
         theta: architecture.theta,
         width: heads.width,

@@ -178,7 +178,7 @@ fn run(workshop: &Workshop, options: &Options, (train, held_out): (&Path, &Path)
     let (train, held_out) = (load(workshop, train), load(workshop, held_out));
     let examples: Vec<sft::Example> = train.into_iter().map(|question| question.tokens).collect();
     println!("{} rows to learn from, {} held out", examples.len(), held_out.len());
-    let decoder = Decoder::open(workshop.trained_weights()).unwrap();
+    let decoder = Decoder::open(workshop.base.trained_weights()).unwrap();
     let report = Reporter::unattended();
     let trained = sft::train(&decoder, (&examples, &[]), (&settings, folder), |step| {
         if step.done % 10 == 0 {

@@ -201,6 +201,11 @@ fn check(ok: bool, key: &'static str, problem: impl FnOnce() -> String) -> Resul
     if ok { Ok(()) } else { Err(ConfigError::Invalid { key, problem: problem() }) }
 }
 
+/// Fails with the key and the range of a value that is out of it.
+fn in_range(problem: Option<(&'static str, &'static str)>) -> Result<(), ConfigError> {
+    problem.map_or(Ok(()), |(key, problem)| Err(ConfigError::Invalid { key, problem: problem.into() }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::config::{Config, PolicyConfig, WeightFormat};
+use crate::config::{Config, PolicyConfig};
 use crate::dataset::snapshot::{self, Grounding, Snapshot};
 use crate::domain::{Outcome, Run, Stage};
 use crate::error::Error;
@@ -214,16 +214,6 @@ impl Workshop {
     #[must_use]
     pub fn grounding(&self) -> Grounding {
         Grounding::new(Arc::clone(&self.library), &self.config.retrieval)
-    }
-
-    /// The file or folder of the weights to train: what is served where that is exact, else the model as published, so that low-rank parts
-    /// are added before weights are quantised.
-    #[must_use]
-    pub fn trained_weights(&self) -> &Path {
-        match self.base.serving_format {
-            WeightFormat::F16 | WeightFormat::F32 => self.base.weights.path(),
-            WeightFormat::Q8_0 | WeightFormat::Auto => self.base.source.path(),
-        }
     }
 }
 
@@ -426,15 +416,5 @@ fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ImproveError {
 
 /// Writes a small file so that it is there whole or not at all.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ImproveError> {
-    use std::io::Write;
-    let partial = path.with_extension("partial");
-    let write = || {
-        let mut file = std::fs::File::create(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&partial, path)?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::File::open(folder)?.sync_all()
-    };
-    write().map_err(io(path))
+    crate::durable::replace(path, bytes).map_err(io(path))
 }

@@ -11,6 +11,7 @@
 // What the words mean.
 pub mod domain;
 pub mod error;
+mod durable;
 
 // How the program is put together.
 pub mod config;

@@ -109,6 +109,16 @@ impl BaseModel {
         Self { weights, serving_sha256: sha256, serving_format: format, ..self.clone() }
     }
 
+    /// The file or folder of the weights to train: what is served where that is exact, else the model as published, so
+    /// that low-rank parts are added before weights are quantised.
+    #[must_use]
+    pub fn trained_weights(&self) -> &Path {
+        match self.serving_format {
+            WeightFormat::F16 | WeightFormat::F32 => self.weights.path(),
+            WeightFormat::Q8_0 | WeightFormat::Auto => self.source.path(),
+        }
+    }
+
     /// The chat template with this model's tokens.
     ///
     /// # Errors

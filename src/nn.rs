@@ -30,6 +30,7 @@ pub use batch::{Batch, Branch, Sequence, Target};
 pub use checkpoint::Checkpoint;
 pub use decoder::{Decoder, Pass, Scores};
 pub use gradients::Gradients;
+pub(crate) use gradients::accumulate;
 pub use merge::{Merged, merge_folder, merge_gguf};
 pub use optimizer::{AdamW, AdamWSettings, Schedule, clip};
 pub use rope::{Pairing, Rope};

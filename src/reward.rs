@@ -38,6 +38,7 @@ use crate::models::ModelCodec;
 use crate::nn::{Decoder, NnError};
 use crate::retrieval::{RetrievalError, SentenceEncoder};
 
+pub use measures::LONGER_WINS;
 pub use model::{RewardModel, Rung, Verdict};
 pub use preferences::{Pair, Preferences, Thumb};
 pub use report::{

@@ -175,20 +175,8 @@ impl Scorer {
         let served = self.served(None).await?;
         let _place = self.places.acquire().await.ok();
         let comparing = tokio::task::spawn_blocking(move || {
-            let mut least: Option<((usize, usize), f64)> = None;
-            for a in 0..answers.len() {
-                for b in a + 1..answers.len() {
-                    if answers[a].answer == answers[b].answer {
-                        continue;
-                    }
-                    let pair = (item(&answers[a]), item(&answers[b]));
-                    let spread = served.model.compare(&served.extractor, pair)?.spread;
-                    if least.is_none_or(|(_, most)| spread > most) {
-                        least = Some(((a, b), spread));
-                    }
-                }
-            }
-            Ok::<_, RewardError>(least.map(|(pair, _)| pair))
+            let items: Vec<Item<'_>> = answers.iter().map(item).collect();
+            served.model.least_sure(&served.extractor, &items)
         });
         Ok(comparing.await??)
     }
@@ -251,13 +239,13 @@ impl Scorer {
     }
 }
 
-/// The language model that reward models read answers with: the base model.
+/// The language model that reward models read answers with: the base model's weights that they were trained with.
 ///
 /// # Errors
 /// When it can not be had or read.
 pub fn backbone(config: &Config) -> Result<Backbone, ScoringError> {
     let base = models::prepare(&config.models, models::for_this_process().as_ref())?;
-    let decoder = Decoder::open(base.weights.path()).map_err(RewardError::from)?;
+    let decoder = Decoder::open(base.trained_weights()).map_err(RewardError::from)?;
     Ok(Backbone { decoder, codec: base.codec()? })
 }
 

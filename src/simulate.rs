@@ -283,13 +283,6 @@ async fn until<T>(
 
 /// Writes a file so that it is there whole or not at all.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), SimulateError> {
-    use std::io::Write;
-    let partial = path.with_extension("partial");
-    let writing = || {
-        let mut file = std::fs::File::create(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&partial, path)
-    };
-    writing().map_err(|source| SimulateError::Io { path: path.to_owned(), source })
+    let writing = crate::durable::replace(path, bytes);
+    writing.map_err(|source| SimulateError::Io { path: path.to_owned(), source })
 }

@@ -37,7 +37,7 @@ pub(super) async fn run(config: Config, evaluate: Evaluate, json: bool) -> Comma
     };
     let manifest = workshop.registry.get(&id).await?.manifest;
     let weights = if manifest.about.kind == GenerationKind::Base {
-        workshop.trained_weights().to_owned()
+        workshop.base.trained_weights().to_owned()
     } else {
         workshop.registry.verify(&id).await?;
         workshop.registry.servable(&workshop.base, &manifest)?.weights.path().to_owned()

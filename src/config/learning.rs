@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, check};
+use super::{ConfigError, check, in_range};
 
 /// How the reward model is trained on choices and thumbs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,10 +80,7 @@ impl Default for PolicyConfig {
 
 impl PolicyConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        match self.problem() {
-            None => Ok(()),
-            Some((key, problem)) => Err(ConfigError::Invalid { key, problem: problem.into() }),
-        }
+        in_range(self.problem())
     }
 
     /// The first value that is out of range: its key, and the range.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, check};
+use super::{ConfigError, check, in_range};
 
 /// Who starts the process that trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,10 +84,7 @@ impl Default for SftConfig {
 
 impl SftConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
-        match self.problem() {
-            None => Ok(()),
-            Some((key, problem)) => Err(ConfigError::Invalid { key, problem: problem.into() }),
-        }
+        in_range(self.problem())
     }
 
     /// The first value that is out of range: its key, and the range.

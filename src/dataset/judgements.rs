@@ -121,16 +121,14 @@ impl Judgements {
         let mut summary = Summary { restricted, ..Summary::default() };
         let mut hash = Sha256::new();
         for row in &rows {
-            let (held_out, created) = match &row.signal {
-                Signal::Pair(pair) => (pair.held_out, pair.created),
-                Signal::Thumb(thumb) => (thumb.held_out, thumb.created),
+            let (count, held_out) = match &row.signal {
+                Signal::Pair(pair) => (&mut summary.pairs, pair.held_out),
+                Signal::Thumb(thumb) => (&mut summary.thumbs, thumb.held_out),
             };
-            let count =
-                if matches!(row.signal, Signal::Pair(_)) { &mut summary.pairs } else { &mut summary.thumbs };
             *count += 1;
             summary.held_out += usize::from(held_out);
             *summary.by_source.entry(row.source).or_default() += 1;
-            summary.newest = summary.newest.max(Some(Millis(created)));
+            summary.newest = summary.newest.max(Some(Millis(created(row))));
             hash.update(line(row)?);
         }
         summary.access = AccessLabel::of(rows.iter().flat_map(|row| row.access.clauses()));

@@ -119,6 +119,20 @@ pub fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
+/// The mean; 0 of nothing.
+#[must_use]
+pub fn mean_or_zero(values: &[f64]) -> f64 {
+    mean(values).unwrap_or(0.0)
+}
+
+/// Standard deviation of these values themselves (divided by their number); 0 of nothing.
+#[must_use]
+pub fn deviation(values: &[f64]) -> f64 {
+    let mean = mean_or_zero(values);
+    let squares: Vec<f64> = values.iter().map(|value| (value - mean).powi(2)).collect();
+    mean_or_zero(&squares).sqrt()
+}
+
 /// The quantile at `share` (0 to 1), between two values in proportion; `None` of nothing or for another share.
 #[must_use]
 pub fn quantile(values: &[f64], share: f64) -> Option<f64> {

@@ -34,7 +34,7 @@ impl Work<'_> {
         self.report.progress("merge", 0, 1);
         let draft = self.workshop.registry.draft().await?;
         made.adapter.save(&draft.path().join(ADAPTER))?;
-        let source = self.workshop.trained_weights().to_owned();
+        let source = self.workshop.base.trained_weights().to_owned();
         let is_folder = matches!(self.workshop.base.weights, Weights::Safetensors(_));
         let format = self.workshop.base.serving_format;
         let target = draft.path().join(if is_folder { POLICY_FOLDER } else { POLICY_FILE });
@@ -62,12 +62,7 @@ impl Work<'_> {
         self.report.progress("publish", 0, 1);
         let candidate = Arc::into_inner(candidate).ok_or(ImproveError::Shared)?;
         let Candidate { draft, merged, made, .. } = candidate;
-        let write = |name: &str, text: String| {
-            let path = draft.path().join(name);
-            std::fs::write(&path, text).map_err(io(&path))
-        };
-        write(REPORT_MARKDOWN, examined.markdown())?;
-        write(REPORT_JSON, examined.json())?;
+        write_reports(&draft, (&examined.markdown(), &examined.json()))?;
         let mut training = serde_json::json!({ "stage": self.run.stage, "settings": self.settings });
         if made.optimised.is_some() {
             training["policy"] = serde_json::to_value(&self.policy).unwrap_or_default();
@@ -103,6 +98,15 @@ impl Work<'_> {
     pub(super) fn held(&self, examined: &Examined) -> Vec<String> {
         if self.run.stage == Stage::Sft { Vec::new() } else { examined.verdict.judgement.reasons() }
     }
+}
+
+/// Writes a report for people and one for programs into a generation.
+pub(super) fn write_reports(draft: &Draft, (markdown, json): (&str, &str)) -> Result<(), ImproveError> {
+    for (name, text) in [(REPORT_MARKDOWN, markdown), (REPORT_JSON, json)] {
+        let path = draft.path().join(name);
+        std::fs::write(&path, text).map_err(io(&path))?;
+    }
+    Ok(())
 }
 
 fn dataset(material: &Material, learnt: Option<&Learnt>) -> DatasetRef {

@@ -6,9 +6,9 @@ use super::{ImproveError, Work, Workshop, write_whole};
 use crate::chat::{self, Answered, Shown};
 use crate::config::Config;
 use crate::dataset::snapshot::{self, Example, Options, Snapshot, Split};
-use crate::domain::{AccessLabel, PassageRef, Stage};
+use crate::domain::{AccessLabel, Message, PassageRef, Stage};
 use crate::nn::Decoder;
-use crate::prompt::PromptParts;
+use crate::prompt::{Demonstrated, PromptParts};
 use crate::retrieval::contextual_query;
 use crate::sft;
 
@@ -82,7 +82,7 @@ impl Work<'_> {
             let questions = questions(&workshop, held_out)?;
             let practice = snapshot.side(Split::Train).chain(&asked);
             let practice = self::questions(&workshop, practice)?;
-            let decoder = Decoder::open(workshop.trained_weights())?;
+            let decoder = Decoder::open(workshop.base.trained_weights())?;
             Ok::<_, ImproveError>(Material { snapshot, train, validation, questions, practice, decoder })
         });
         Ok(Arc::new(material.await??))
@@ -131,13 +131,18 @@ pub fn questions<'r>(
 
 /// A row as a question.
 fn question(workshop: &Workshop, row: &Example) -> Result<Question, ImproveError> {
-    let parts = PromptParts {
-        messages: &row.messages,
-        passages: &row.passages,
-        answer_tokens: workshop.config.generation.max_tokens as usize,
-    };
-    let made = workshop.prompts.demonstrated(&workshop.codec, parts, &row.response);
-    let made = made.map_err(ImproveError::Prompt)?;
+    let made = demonstrated(workshop, (&row.messages, &row.passages), &row.response)?;
     let tokens = sft::Example { prompt: made.prompt.tokens.to_vec(), completion: made.completion };
     Ok(Question { example: row.clone(), tokens, passages: made.prompt.passages })
+}
+
+/// The prompt that chat would use, and the tokens of an answer to it.
+pub(super) fn demonstrated(
+    workshop: &Workshop,
+    (messages, passages): (&[Message], &[PassageRef]),
+    answer: &str,
+) -> Result<Demonstrated, ImproveError> {
+    let answer_tokens = workshop.config.generation.max_tokens as usize;
+    let parts = PromptParts { messages, passages, answer_tokens };
+    workshop.prompts.demonstrated(&workshop.codec, parts, answer).map_err(ImproveError::Prompt)
 }

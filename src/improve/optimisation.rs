@@ -4,16 +4,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::material::{Material, Question};
+use super::material::{Material, Question, demonstrated};
 use super::rewarding::Rewarding;
 use super::{ImproveError, Work, Workshop};
+use crate::chat::Shown;
 use crate::config::PolicyConfig;
 use crate::dataset::judgements::Signal;
 use crate::jobs::Reporter;
 use crate::nn::{Adapter, AdapterShape, Decoder};
 use crate::policy::{self, Algorithm, Control, KlPrice, Optimised, PolicyError, TokenJudged, TokenPair};
-use crate::prompt::PromptParts;
-use crate::reward::Item;
+use crate::reward::Score;
 use crate::sft::Trained;
 
 /// Standard deviations of disagreement that an answer's reward loses for each one (the lower confidence bound of
@@ -158,29 +158,19 @@ impl<'a> Practice<'a> {
             let said = self.workshop.said(&rollout.tokens, rollout.ended);
             shown.push((question, question.shown(&said, &self.workshop.config)));
         }
-        let passages: Vec<Vec<String>> = shown.iter().map(|(question, _)| question.passage_texts()).collect();
-        // An answer of which nothing is left to show can not be scored; it is worth as little as any can be.
-        let scorable: Vec<usize> =
-            (0..shown.len()).filter(|at| !shown[*at].1.text.trim().is_empty()).collect();
-        let items: Vec<Item<'_>> = scorable
-            .iter()
-            .map(|&at| Item {
-                conversation: &shown[at].0.example.messages,
-                passages: &passages[at],
-                answer: &shown[at].1.text,
-            })
-            .collect();
-        let scores = self.rewarding.model.score(&self.rewarding.extractor, &items)?;
-        let mut rewards = vec![-policy::Settings::default().reward_clip; rollouts.len()];
-        for (&at, score) in scorable.iter().zip(scores) {
-            let (question, shown) = &shown[at];
+        let answers: Vec<(&Question, &str)> =
+            shown.iter().map(|(question, shown)| (*question, shown.text.as_str())).collect();
+        let scores = self.rewarding.score(&self.rewarding.model, &answers)?;
+        let reward = |((question, shown), score): (&(&Question, Shown), Option<Score>)| {
+            // An answer of which nothing is left to show is worth as little as any can be.
+            let Some(score) = score else { return -policy::Settings::default().reward_clip };
             let mut reward = score.value - CAUTION * score.spread;
             if !question.passages.is_empty() && shown.citations.is_empty() {
                 reward -= UNGROUNDED;
             }
-            rewards[at] = reward - UNGROUNDED * (shown.invalid_marks as f64).min(MOST_MARKS);
-        }
-        Ok(rewards)
+            reward - UNGROUNDED * (shown.invalid_marks as f64).min(MOST_MARKS)
+        };
+        Ok(shown.iter().zip(scores).map(reward).collect())
     }
 }
 
@@ -191,13 +181,7 @@ fn preferences(
 ) -> Result<(Vec<TokenPair>, Vec<TokenJudged>), ImproveError> {
     let example = |messages: &[crate::domain::Message], passages: &[String], answer: &str| {
         let passages = crate::dataset::snapshot::untitled(passages.to_vec());
-        let parts = PromptParts {
-            messages,
-            passages: &passages,
-            answer_tokens: workshop.config.generation.max_tokens as usize,
-        };
-        let made =
-            workshop.prompts.demonstrated(&workshop.codec, parts, answer).map_err(ImproveError::Prompt)?;
+        let made = demonstrated(workshop, (messages, &passages), answer)?;
         Ok::<_, ImproveError>((made.prompt.tokens.to_vec(), made.completion))
     };
     let (mut pairs, mut judged) = (Vec::new(), Vec::new());

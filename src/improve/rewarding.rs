@@ -5,14 +5,17 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{ImproveError, Work, io, write_whole};
+use super::candidate::write_reports;
+use super::{ImproveError, Question, Work, io, write_whole};
 use crate::dataset::judgements::{self, Judgements};
 use crate::dataset::snapshot::Options;
 use crate::domain::{ActiveRole, GenerationId, GenerationKind, Outcome, Stage, Verdict, now};
 use crate::evaluation::gate::RewardModelScores;
 use crate::nn::Decoder;
-use crate::registry::{About, BaseRef, DatasetRef, REPORT_JSON, REPORT_MARKDOWN, REWARD_HEAD};
-use crate::reward::{self, Backbone, Extractor, Pair, Preferences, Report, RewardModel, Trained};
+use crate::registry::{About, BaseRef, DatasetRef, REWARD_HEAD};
+use crate::reward::{
+    self, Backbone, Extractor, Item, Pair, Preferences, Report, RewardModel, Score, Trained,
+};
 
 /// Newest held-out choices on which a new reward model is compared with the old one.
 const NEWEST: usize = 200;
@@ -20,8 +23,6 @@ const NEWEST: usize = 200;
 const PARTS: u8 = 3;
 /// Pairs that a judge needs: it only has to say which of two answers is better on average.
 const JUDGE_PAIRS: f64 = 20.0;
-/// The baseline that a reward model must beat, as its report calls it.
-const LONGER: &str = "longer wins";
 /// Minutes a model beside the served one may take: enough for the rung of features.
 const SIDE_MINUTES: f64 = 2.0;
 
@@ -38,6 +39,29 @@ pub(super) struct Rewarding {
     pub(super) scores: RewardModelScores,
     /// The judgements themselves.
     pub(super) judgements: Judgements,
+}
+
+impl Rewarding {
+    /// What a reward model says of answers to questions; `None` of one that says nothing, which can not be scored.
+    pub(super) fn score(
+        &self,
+        model: &RewardModel,
+        answers: &[(&Question, &str)],
+    ) -> Result<Vec<Option<Score>>, ImproveError> {
+        let says = |text: &str| !text.trim().is_empty();
+        let passages: Vec<Vec<String>> =
+            answers.iter().map(|(question, _)| question.passage_texts()).collect();
+        let said = answers.iter().zip(&passages).filter(|((_, text), _)| says(text));
+        let items: Vec<Item<'_>> = said
+            .map(|((question, text), passages)| Item {
+                conversation: &question.example.messages,
+                passages,
+                answer: text,
+            })
+            .collect();
+        let mut scores = model.score(&self.extractor, &items)?.into_iter();
+        Ok(answers.iter().map(|(_, text)| if says(text) { scores.next() } else { None }).collect())
+    }
 }
 
 /// What came of training a reward model.
@@ -61,7 +85,7 @@ impl Work<'_> {
         let judgements = self.judgements().await?;
         let extractor = self.extractor(decoder).await?;
         let preferences = judgements.preferences();
-        let trained = match self.train("reward", (&preferences, &extractor), |_| ()).await? {
+        let trained = match self.train((&preferences, &extractor), |_| ()).await? {
             Ok(trained) => trained,
             Err(collecting) => return Ok(Learnt::collecting(collecting)),
         };
@@ -102,7 +126,7 @@ impl Work<'_> {
 
     /// What reads answers: the sentence model, and the base model.
     async fn extractor(&self, decoder: Option<Decoder>) -> Result<Extractor, ImproveError> {
-        let (weights, codec) = (self.workshop.trained_weights().to_owned(), self.workshop.base.codec()?);
+        let (weights, codec) = (self.workshop.base.trained_weights().to_owned(), self.workshop.base.codec()?);
         let decoder = match decoder {
             Some(decoder) => decoder,
             None => tokio::task::spawn_blocking(move || Decoder::open(&weights)).await??,
@@ -111,10 +135,10 @@ impl Work<'_> {
         Ok(Extractor { encoder: self.workshop.encoder.clone(), backbone })
     }
 
-    /// Trains a reward model in a folder of its own; `Err` says how far the collecting is.
+    /// Trains a reward model; `Err` says how far the collecting is. All of a run share a folder, so that no answer is
+    /// read twice.
     async fn train(
         &self,
-        name: &str,
         (preferences, extractor): (&Preferences, &Extractor),
         change: impl FnOnce(&mut reward::Settings),
     ) -> Result<Result<Box<Trained>, Collecting>, ImproveError> {
@@ -127,7 +151,7 @@ impl Work<'_> {
             ..reward::Settings::default()
         };
         change(&mut settings);
-        let folder = self.folder.join(name);
+        let folder = self.folder.join("reward");
         std::fs::create_dir_all(&folder).map_err(io(&folder))?;
         let (preferences, extractor) = (preferences.clone(), extractor.clone());
         let report = self.report.clone();
@@ -160,12 +184,8 @@ impl Work<'_> {
         let Trained { model, report } = trained;
         let draft = registry.draft().await?;
         model.with_label(label).save(&draft.path().join(REWARD_HEAD))?;
-        let write = |name: &str, text: &str| {
-            let path = draft.path().join(name);
-            std::fs::write(&path, text).map_err(io(&path))
-        };
-        write(REPORT_MARKDOWN, &report.markdown())?;
-        write(REPORT_JSON, &serde_json::to_string_pretty(&report).unwrap_or_default())?;
+        let json = serde_json::to_string_pretty(&report).unwrap_or_default();
+        write_reports(&draft, (&report.markdown(), &json))?;
         let about = About {
             kind: GenerationKind::Reward,
             parent: None,
@@ -245,9 +265,9 @@ impl Work<'_> {
         let (optimising, judging) = (part(&all, |part| part != 0), part(&all, |part| part == 0));
         let fewer = self.workshop.config.reward.enough * f64::from(PARTS - 1) / f64::from(PARTS);
         let side = |settings: &mut reward::Settings| settings.enough = fewer;
-        let model = self.train("reward-optimised", (&optimising, &extractor), side).await?;
+        let model = self.train((&optimising, &extractor), side).await?;
         let judge = self
-            .train("reward-judge", (&judging, &extractor), |settings| {
+            .train((&judging, &extractor), |settings| {
                 settings.enough = JUDGE_PAIRS;
                 settings.budget_minutes = settings.budget_minutes.min(SIDE_MINUTES);
                 settings.seed = settings.seed.wrapping_add(1);
@@ -298,7 +318,7 @@ fn part(all: &Preferences, wanted: impl Fn(u8) -> bool) -> Preferences {
 /// How good a reward model is on pairs it did not see: by cross-validation, which has the more pairs.
 fn scores_of(report: &Report) -> RewardModelScores {
     let measures = &report.cross_validated;
-    let longer = measures.baselines.iter().find(|group| group.name == LONGER);
+    let longer = measures.baselines.iter().find(|group| group.name == reward::LONGER_WINS);
     RewardModelScores {
         pairs: measures.accuracy.pairs,
         right: measures.accuracy.right.floor() as u64,

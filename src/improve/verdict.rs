@@ -8,8 +8,9 @@ use super::rewarding::Rewarding;
 use super::{ImproveError, Question};
 use crate::evaluation::gate::{Duel, Gains, Judgement, Method, Scores, Thresholds, decide};
 use crate::evaluation::statistics::mean;
-use crate::nn::{Decoder, SampleRequest, Sampler, Sampling};
-use crate::reward::{Item, RewardModel};
+use crate::nn::{Completion, Decoder, SampleRequest, Sampler, Sampling};
+use crate::policy::best_of;
+use crate::reward::{RewardModel, Score};
 
 /// Answers of which the best is the control that needs no training: beyond 4 little is gained (arXiv:2210.10760).
 const BEST_OF: usize = 4;
@@ -89,24 +90,8 @@ impl Compared<'_> {
         (judge, rewarding): (&RewardModel, &Rewarding),
         texts: impl Iterator<Item = &'t str>,
     ) -> Result<Vec<f64>, ImproveError> {
-        let texts: Vec<&str> = texts.collect();
-        let passages: Vec<Vec<String>> = self.questions.iter().map(Question::passage_texts).collect();
-        let said = |at: &usize| !texts[*at].trim().is_empty();
-        let places: Vec<usize> = (0..texts.len()).filter(said).collect();
-        let item = |&at: &usize| Item {
-            conversation: &self.questions[at].example.messages,
-            passages: &passages[at],
-            answer: texts[at],
-        };
-        let items: Vec<Item<'_>> = places.iter().map(item).collect();
-        // Nothing said is worse than anything said.
-        let mut values = vec![f64::MIN; texts.len()];
-        for (at, score) in places.iter().zip(judge.score(&rewarding.extractor, &items)?) {
-            values[*at] = score.value;
-        }
-        // A mean over them must stay one.
-        let least = values.iter().copied().filter(|value| *value > f64::MIN).fold(0.0, f64::min);
-        Ok(values.into_iter().map(|value| if value > f64::MIN { value } else { least - 1.0 }).collect())
+        let answers: Vec<(&Question, &str)> = self.questions.iter().zip(texts).collect();
+        Ok(valued(rewarding.score(judge, &answers)?))
     }
 
     /// What the judge says of the best of several answers of the current policy, chosen by the model that the candidate
@@ -136,25 +121,25 @@ impl Compared<'_> {
         if report.cancelled() {
             return Err(ImproveError::Interrupted);
         }
-        let mut best: Vec<Option<(f64, String)>> = vec![None; questions];
-        for nth in 0..BEST_OF {
-            let text = |(question, completions): (&Question, &Vec<crate::nn::Completion>)| {
-                let completion = &completions[nth];
-                let said = workshop.said(&completion.tokens, completion.ended);
-                question.shown(&said, &workshop.config).text
-            };
-            let texts: Vec<String> = self.questions.iter().zip(&drawn).map(text).collect();
-            let values = self.values((&rewarding.model, rewarding), texts.iter().map(String::as_str))?;
-            for ((best, text), value) in best.iter_mut().zip(texts).zip(values) {
-                if best.as_ref().is_none_or(|(other, _)| value > *other) {
-                    *best = Some((value, text));
-                }
-            }
-        }
-        let texts: Vec<String> =
-            best.into_iter().map(|best| best.map_or_else(String::new, |(_, text)| text)).collect();
-        self.values((judge, rewarding), texts.iter().map(String::as_str))
+        let shown = |(question, completion): (&Question, &Completion)| {
+            question.shown(&workshop.said(&completion.tokens, completion.ended), &workshop.config).text
+        };
+        let each = self.questions.iter().zip(&drawn).flat_map(|(question, completions)| {
+            completions.iter().map(move |completion| (question, completion))
+        });
+        let texts: Vec<(&Question, String)> = each.map(|one| (one.0, shown(one))).collect();
+        let answers: Vec<(&Question, &str)> =
+            texts.iter().map(|(question, text)| (*question, text.as_str())).collect();
+        let values = valued(rewarding.score(&rewarding.model, &answers)?);
+        let best = best_of(&values, BEST_OF).into_iter().map(|place| answers[place].1);
+        self.values((judge, rewarding), best)
     }
+}
+
+/// Scores as numbers: nothing said is worse than anything said, and a mean over them must stay one.
+fn valued(scores: Vec<Option<Score>>) -> Vec<f64> {
+    let least = scores.iter().flatten().map(|score| score.value).fold(0.0, f64::min);
+    scores.into_iter().map(|score| score.map_or(least - 1.0, |score| score.value)).collect()
 }
 
 /// Which of two answers to each question is better.

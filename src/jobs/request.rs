@@ -54,10 +54,8 @@ pub fn policy_settings(options: &PolicyOptions, config: &PolicyConfig) -> Result
         target_kl: config.target_kl,
         seed: options.seed.unwrap_or(config.seed),
     };
-    match settings.problem() {
-        None => Ok(settings),
-        Some((field, problem)) => Err(JobsError::Invalid { field, problem }),
-    }
+    in_range(settings.problem())?;
+    Ok(settings)
 }
 
 /// How to fine-tune: the options, and where they say nothing the configuration.
@@ -76,10 +74,12 @@ pub fn sft_settings(options: &SftOptions, config: &SftConfig) -> Result<SftConfi
         max_sequence_tokens: options.max_sequence_tokens.unwrap_or(config.max_sequence_tokens),
         seed: options.seed.unwrap_or(config.seed),
     };
-    match settings.problem() {
-        None => Ok(settings),
-        Some((field, problem)) => Err(JobsError::Invalid { field, problem }),
-    }
+    in_range(settings.problem())?;
+    Ok(settings)
+}
+
+fn in_range(problem: Option<(&'static str, &'static str)>) -> Result<(), JobsError> {
+    problem.map_or(Ok(()), |(field, problem)| Err(JobsError::Invalid { field, problem }))
 }
 
 #[cfg(test)]

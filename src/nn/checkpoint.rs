@@ -2,8 +2,7 @@
 //! file, replaced whole.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::fs;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
@@ -127,13 +126,7 @@ pub(super) fn write(
         views.push((name.as_str(), view));
     }
     let file = safetensors::serialize(views, Some(metadata)).map_err(candle_core::Error::from)?;
-    let partial = path.with_extension("partial");
-    let mut target = BufWriter::new(File::create(&partial).map_err(io)?);
-    target.write_all(&file).map_err(io)?;
-    target.into_inner().map_err(|error| io(error.into_error()))?.sync_all().map_err(io)?;
-    fs::rename(&partial, path).map_err(io)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
+    crate::durable::replace(path, &file).map_err(io)
 }
 
 /// Tensors by name, and the metadata of the file.

@@ -42,12 +42,7 @@ impl Gradients {
             let found = adapter.variables().iter().map(|var| found.get(var).cloned()).collect();
             (value.to_scalar()?, found)
         };
-        for (sum, found) in self.sums.iter_mut().zip(found) {
-            *sum = match (sum.take(), found) {
-                (Some(sum), Some(found)) => Some((sum + found)?),
-                (sum, found) => sum.or(found),
-            };
-        }
+        accumulate(&mut self.sums, found)?;
         Ok(value)
     }
 
@@ -64,4 +59,18 @@ impl Gradients {
     pub fn as_slice(&self) -> &[Option<Tensor>] {
         &self.sums
     }
+}
+
+/// Adds gradients to sums, variable by variable.
+pub(crate) fn accumulate(
+    sums: &mut [Option<Tensor>],
+    found: impl IntoIterator<Item = Option<Tensor>>,
+) -> Result<()> {
+    for (sum, found) in sums.iter_mut().zip(found) {
+        *sum = match (sum.take(), found) {
+            (Some(sum), Some(found)) => Some((sum + found)?),
+            (sum, found) => sum.or(found),
+        };
+    }
+    Ok(())
 }

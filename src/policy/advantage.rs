@@ -1,5 +1,7 @@
 //! How much better is an answer than was to be expected? Baselines from its neighbours, or from a value head.
 
+use crate::evaluation::statistics::{deviation, mean_or_zero};
+
 /// Deviation below which the rewards of a group count as equal: rounding of sums of a few f32.
 const EQUAL: f64 = 1e-6;
 
@@ -12,7 +14,7 @@ pub(super) fn leave_one_out(rewards: &[f64]) -> Vec<f64> {
 /// Each reward minus the mean of its group (Dr. GRPO, arXiv:2503.20783: not divided by the deviation, which would favour
 /// prompts whose answers differ little).
 pub(super) fn centred(rewards: &[f64]) -> Vec<f64> {
-    let mean = mean(rewards);
+    let mean = mean_or_zero(rewards);
     rewards.iter().map(|reward| reward - mean).collect()
 }
 
@@ -32,7 +34,7 @@ pub(super) fn generalised(rewards: &[f64], values: &[f64], lambda: f64) -> Vec<f
 /// Shifts and scales values to mean 0 and deviation 1; equal ones become 0.
 pub(super) fn whiten(values: &mut [Vec<f64>]) {
     let all: Vec<f64> = values.iter().flatten().copied().collect();
-    let (mean, deviation) = (mean(&all), deviation(&all));
+    let (mean, deviation) = (mean_or_zero(&all), deviation(&all));
     let scale = if deviation < EQUAL { 0.0 } else { deviation.recip() };
     values.iter_mut().flatten().for_each(|value| *value = (*value - mean) * scale);
 }
@@ -40,18 +42,6 @@ pub(super) fn whiten(values: &mut [Vec<f64>]) {
 /// Whether rewards teach nothing because they are all the same.
 pub(super) fn are_equal(rewards: &[f64]) -> bool {
     deviation(rewards) < EQUAL
-}
-
-/// 0 without values.
-pub(super) fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
-}
-
-/// Standard deviation of these values themselves (divided by their number); 0 without values.
-pub(super) fn deviation(values: &[f64]) -> f64 {
-    let mean = mean(values);
-    let squares: Vec<f64> = values.iter().map(|value| (value - mean).powi(2)).collect();
-    self::mean(&squares).sqrt()
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! How does a policy learn from what people preferred, without drawing answers? Pairs (DPO) and answers judged one by
 //! one (KTO), against what the reference makes of them.
 
-use super::advantage::mean;
 use super::loss::{self, Loss, prospect, spread};
 use super::order::{Purpose, places, stream};
 use super::texts::{Packed, Text, pack, read, sum};
 use super::training::Training;
 use super::{Algorithm, Control, Metrics, PolicyError, TokenJudged, TokenPair};
+use crate::evaluation::statistics::mean_or_zero;
 use crate::nn::{Gradients, NnError, Pass};
 use rand::Rng;
 
@@ -75,8 +75,8 @@ impl Training<'_> {
         let (better, worse) = (every_other(&rewards, 0), every_other(&rewards, 1));
         let right = better.iter().zip(&worse).filter(|(better, worse)| better > worse).count();
         metrics.insert("rewards/accuracies", right as f64 * share);
-        metrics.insert("logps/chosen", mean(&every_other(&found.policy, 0)));
-        metrics.insert("logps/rejected", mean(&every_other(&found.policy, 1)));
+        metrics.insert("logps/chosen", mean_or_zero(&every_other(&found.policy, 0)));
+        metrics.insert("logps/rejected", mean_or_zero(&every_other(&found.policy, 1)));
         tell_rewards(&mut metrics, &better, &worse);
         Ok(metrics)
     }
@@ -114,8 +114,8 @@ impl Training<'_> {
             (0..labels.len()).filter(|&i| labels[i] == label).map(values).collect()
         };
         let reward = |i: usize| direct.beta * (found.policy[i] - reference[i]);
-        metrics.insert("logps/chosen", mean(&of(true, &|i| found.policy[i])));
-        metrics.insert("logps/rejected", mean(&of(false, &|i| found.policy[i])));
+        metrics.insert("logps/chosen", mean_or_zero(&of(true, &|i| found.policy[i])));
+        metrics.insert("logps/rejected", mean_or_zero(&of(false, &|i| found.policy[i])));
         tell_rewards(&mut metrics, &of(true, &reward), &of(false, &reward));
         metrics.insert("kl", kl);
         Ok(metrics)
@@ -184,12 +184,12 @@ fn every_other(values: &[f64], first: usize) -> Vec<f64> {
 /// Implicit rewards β (log π − log π₀) of liked and disliked answers, where there are any.
 fn tell_rewards(metrics: &mut Metrics, better: &[f64], worse: &[f64]) {
     if !better.is_empty() {
-        metrics.insert("rewards/chosen", mean(better));
+        metrics.insert("rewards/chosen", mean_or_zero(better));
     }
     if !worse.is_empty() {
-        metrics.insert("rewards/rejected", mean(worse));
+        metrics.insert("rewards/rejected", mean_or_zero(worse));
     }
     if !better.is_empty() && !worse.is_empty() {
-        metrics.insert("rewards/margins", mean(better) - mean(worse));
+        metrics.insert("rewards/margins", mean_or_zero(better) - mean_or_zero(worse));
     }
 }

@@ -1,10 +1,11 @@
 //! Which figures does a step give? By TRL's names, so that runs can be laid beside runs made with it.
 
 use super::Metrics;
-use super::advantage::{are_equal, deviation, mean};
+use super::advantage::are_equal;
 use super::loss::{Clips, Loss};
 use super::online::Experience;
 use super::training::Update;
+use crate::evaluation::statistics::{deviation, mean_or_zero};
 
 /// Figures of what was drawn and judged; `beta` is what a nat of KL costs.
 pub(super) fn of_experience(experience: &Experience, beta: f64) -> Metrics {
@@ -13,21 +14,21 @@ pub(super) fn of_experience(experience: &Experience, beta: f64) -> Metrics {
         let parts = values.chunks(*each);
         let deviations: Vec<f64> = parts.clone().map(deviation).collect();
         let equal = parts.clone().filter(|part| are_equal(part)).count();
-        (mean(&deviations), equal as f64 / parts.len().max(1) as f64)
+        (mean_or_zero(&deviations), equal as f64 / parts.len().max(1) as f64)
     };
     let (reward_std, zero_std) = groups(&judged.rewards);
     let (score_std, score_zero_std) = groups(&judged.scores);
-    let (reward, kl) = (mean(&judged.rewards), mean(kl));
+    let (reward, kl) = (mean_or_zero(&judged.rewards), mean_or_zero(kl));
     let mut metrics = Metrics::from([
         ("reward", reward),
         ("reward_std", reward_std),
         ("frac_reward_zero_std", zero_std),
         ("frac_score_zero_std", score_zero_std),
-        ("rewards/score/mean", mean(&judged.scores)),
+        ("rewards/score/mean", mean_or_zero(&judged.scores)),
         ("rewards/score/std", score_std),
-        ("rewards/repetition/mean", mean(&judged.repetition)),
-        ("rewards/missing_end/mean", mean(&judged.missing_end)),
-        ("rewards/overlong/mean", mean(&judged.overlong)),
+        ("rewards/repetition/mean", mean_or_zero(&judged.repetition)),
+        ("rewards/missing_end/mean", mean_or_zero(&judged.missing_end)),
+        ("rewards/overlong/mean", mean_or_zero(&judged.overlong)),
         ("kl", kl),
         ("objective/non_score_reward", -beta * kl),
         ("objective/rlhf_reward", reward - beta * kl),
@@ -53,7 +54,7 @@ fn spread(metrics: &mut Metrics, [middle, least, most]: [&'static str; 3], value
     if values.is_empty() {
         return;
     }
-    metrics.insert(middle, mean(values));
+    metrics.insert(middle, mean_or_zero(values));
     metrics.insert(least, values.iter().copied().fold(f64::INFINITY, f64::min));
     metrics.insert(most, values.iter().copied().fold(f64::NEG_INFINITY, f64::max));
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use super::{KlPrice, Metrics};
+use crate::evaluation::statistics::mean_or_zero;
 
 /// Steps over which figures are averaged before they are compared with a range: one step's figures are of a few dozen
 /// answers.
@@ -76,8 +77,8 @@ impl Health {
         if self.rewards.len() != RISING_WITHIN {
             return;
         }
-        let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len().max(1) as f64;
-        let (first, last) = (mean(&self.rewards[..WINDOW]), mean(&self.rewards[RISING_WITHIN - WINDOW..]));
+        let part = |range| mean_or_zero(&self.rewards[range]);
+        let (first, last) = (part(0..WINDOW), part(RISING_WITHIN - WINDOW..RISING_WITHIN));
         if last <= first {
             self.alarm(
                 "reward",

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor, Var};
 
 use super::{PolicyError, ValueSettings};
+use crate::evaluation::statistics::deviation;
 use crate::nn::{AdamW, AdamWSettings, NnError};
 
 /// One weight for each column of the states and a bias.
@@ -112,8 +113,8 @@ pub(super) fn explained(values: &[Vec<f64>], returns: &[Vec<f64>]) -> f64 {
     let pairs = values.iter().flatten().zip(returns.iter().flatten());
     let rests: Vec<f64> = pairs.map(|(value, expected)| expected - value).collect();
     let returns: Vec<f64> = returns.iter().flatten().copied().collect();
-    let spread = super::advantage::deviation(&returns);
-    if spread == 0.0 { 0.0 } else { 1.0 - (super::advantage::deviation(&rests) / spread).powi(2) }
+    let spread = deviation(&returns);
+    if spread == 0.0 { 0.0 } else { 1.0 - (deviation(&rests) / spread).powi(2) }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! What does a frozen language model make of an answer? How likely it finds it, and the directions in which its hidden
 //! states of answers differ most.
 
+use super::logistic::dot;
 use super::{Backbone, Item, RewardError};
 use crate::domain::{Author, Message};
 use crate::models::Codec;
@@ -217,10 +218,6 @@ fn orthonormalise(directions: &mut [Vec<f64>]) {
         let scale = if left > 1e-9 * length { left.recip() } else { 0.0 };
         direction.iter_mut().for_each(|value| *value *= scale);
     }
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
 #[cfg(test)]

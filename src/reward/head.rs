@@ -2,8 +2,7 @@
 //! exactly as before, and everything else as JSON in its metadata.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -45,10 +44,7 @@ impl RewardModel {
         let metadata = HashMap::from([("about".to_owned(), about)]);
         let bytes = safetensors::serialize(views, Some(metadata));
         let bytes = bytes.map_err(|error| problem(error.to_string()))?;
-        let partial = path.with_extension("partial");
-        let mut file = File::create(&partial).map_err(io)?;
-        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)?;
-        fs::rename(&partial, path).map_err(io)
+        crate::durable::replace(path, &bytes).map_err(io)
     }
 
     /// Reads what [`RewardModel::save`] wrote.

@@ -267,7 +267,7 @@ fn solve(hessian: &mut [f64], mut gradient: Vec<f64>) -> Vec<f64> {
     gradient
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 

@@ -16,6 +16,9 @@ const MARGINS: [(f32, &str); 3] = [(0.34, "slight"), (0.67, "clear"), (f32::INFI
 const GAPS: [(f64, &str); 3] =
     [(1.25, "about equal"), (2.0, "up to twice as long"), (f64::INFINITY, "over twice as long")];
 
+/// The baseline that knows nothing but words, and that a reward model must beat.
+pub const LONGER_WINS: &str = "longer wins";
+
 /// A pair and what a model says of it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Judged<'a> {
@@ -89,7 +92,7 @@ pub(super) fn measure(judged: &[Judged<'_>], likings: &Likings) -> Measures {
         by_margin: grouped(&decided, |judged| (margin(judged), MARGINS[margin(judged)].1)),
         by_length_gap: grouped(&decided, |judged| (gap(judged), GAPS[gap(judged)].1)),
         baselines: vec![
-            baseline("longer wins", &|judged| judged.longer()),
+            baseline(LONGER_WINS, &|judged| judged.longer()),
             baseline("shorter wins", &|judged| -judged.longer()),
             baseline("majority of the source", &signed),
             baseline("groundedness only", &|judged| judged.grounded),

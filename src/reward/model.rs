@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::backbone::Projection;
 use super::features::{Row, feature_names};
-use super::logistic::sigmoid;
+use super::logistic::{dot, sigmoid};
 use super::tuned::Tuning;
 use super::{Backbone, Extractor, Item, RewardError, Score, Settings};
+use crate::evaluation::statistics::{deviation, mean_or_zero};
 use crate::nn::AdapterShape;
 
 /// Normalised features farther out than this count as this far: no answer wins by being unlike all that were judged.
@@ -160,12 +161,32 @@ impl RewardModel {
         (first, second): (Item<'_>, Item<'_>),
     ) -> Result<Verdict, RewardError> {
         let values = self.values(extractor, &[first, second])?;
-        let differences: Vec<f64> = values
-            .first()
-            .zip(values.get(1))
-            .map_or_else(Vec::new, |(a, b)| a.iter().zip(b).map(|(a, b)| a - b).collect());
-        let logit = self.slope * self.unit * mean(&differences);
+        let differences = values.first().zip(values.get(1)).map_or_else(Vec::new, |(a, b)| differences(a, b));
+        let logit = self.slope * self.unit * mean_or_zero(&differences);
         Ok(Verdict { probability: sigmoid(logit), spread: deviation(&differences) })
+    }
+
+    /// Which two of these answers, of different texts, the members disagree on most: there a choice teaches most. `None`
+    /// without two different ones.
+    ///
+    /// # Errors
+    /// As [`RewardModel::score`].
+    pub fn least_sure(
+        &self,
+        extractor: &Extractor,
+        items: &[Item<'_>],
+    ) -> Result<Option<(usize, usize)>, RewardError> {
+        let values = self.values(extractor, items)?;
+        let mut least: Option<((usize, usize), f64)> = None;
+        for a in 0..items.len() {
+            for b in (a + 1..items.len()).filter(|b| items[a].answer != items[*b].answer) {
+                let spread = deviation(&differences(&values[a], &values[b]));
+                if least.is_none_or(|(_, most)| spread > most) {
+                    least = Some(((a, b), spread));
+                }
+            }
+        }
+        Ok(least.map(|(pair, _)| pair))
     }
 
     /// Of each item, every member's normalised score.
@@ -199,13 +220,13 @@ impl RewardModel {
 
     /// Calibrated log-odds that the first of two answers is liked better, of normalised features.
     pub(super) fn logit(&self, rows: [&[f64]; 2]) -> f64 {
-        let [first, second] = rows.map(|row| mean(&self.member_values(row)));
+        let [first, second] = rows.map(|row| mean_or_zero(&self.member_values(row)));
         self.slope * self.unit * (first - second)
     }
 
     /// Mean weight of each feature over the members, the largest first.
     pub(super) fn mean_weights(&self) -> Vec<(String, f64)> {
-        let of = |i: usize| mean(&self.members.iter().map(|weights| weights[i]).collect::<Vec<_>>());
+        let of = |i: usize| mean_or_zero(&self.members.iter().map(|weights| weights[i]).collect::<Vec<_>>());
         let names = ["with passages", "without"]
             .into_iter()
             .flat_map(|kind| self.about.names.iter().map(move |name| format!("{name} ({kind})")));
@@ -225,12 +246,14 @@ impl RewardModel {
         (members, slope): (Vec<Vec<f64>>, f64),
         reference: &[Vec<f64>],
     ) -> Self {
-        let centre =
-            |weights: &Vec<f64>| mean(&reference.iter().map(|row| dot(weights, row)).collect::<Vec<_>>());
+        let centre = |weights: &Vec<f64>| {
+            mean_or_zero(&reference.iter().map(|row| dot(weights, row)).collect::<Vec<_>>())
+        };
         let centres: Vec<f64> = members.iter().map(centre).collect();
         let mut model =
             Self { about, normaliser, reading, members, centres, unit: 1.0, slope, reference: vec![] };
-        let mut scores: Vec<f64> = reference.iter().map(|row| mean(&model.member_values(row))).collect();
+        let mut scores: Vec<f64> =
+            reference.iter().map(|row| mean_or_zero(&model.member_values(row))).collect();
         // A model that says nothing has a unit all the same.
         model.unit = deviation(&scores).max(SMALLEST);
         scores.iter_mut().for_each(|score| *score /= model.unit);
@@ -240,7 +263,7 @@ impl RewardModel {
     }
 
     fn summary(&self, values: &[f64]) -> Score {
-        let value = mean(values);
+        let value = mean_or_zero(values);
         let below = self.reference.partition_point(|other| *other < value);
         let percentile = 100.0 * below as f64 / self.reference.len().max(1) as f64;
         Score { value, spread: deviation(values), percentile }
@@ -277,7 +300,8 @@ impl Normaliser {
         let features = rows.first().map_or(0, |row| row.features.len());
         let means = [true, false].map(|grounded| {
             let of_kind: Vec<&Row> = rows.iter().filter(|row| row.grounded == grounded).collect();
-            (0..features).map(move |i| mean(&of_kind.iter().map(|row| row.features[i]).collect::<Vec<_>>()))
+            (0..features)
+                .map(move |i| mean_or_zero(&of_kind.iter().map(|row| row.features[i]).collect::<Vec<_>>()))
         });
         let apart = |i: usize| {
             let difference = |pair: &[Row]| (pair[0].features[i] - pair[1].features[i]).powi(2);
@@ -307,15 +331,7 @@ impl Normaliser {
     }
 }
 
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
-}
-
-fn deviation(values: &[f64]) -> f64 {
-    let centre = mean(values);
-    (values.iter().map(|value| (value - centre).powi(2)).sum::<f64>() / values.len().max(1) as f64).sqrt()
+/// By how much each member likes one answer more than another.
+fn differences(one: &[f64], other: &[f64]) -> Vec<f64> {
+    one.iter().zip(other).map(|(one, other)| one - other).collect()
 }

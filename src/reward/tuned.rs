@@ -12,7 +12,8 @@ use rand_chacha::ChaCha8Rng;
 use super::backbone::Read;
 use super::{Backbone, Pair, RewardError, Step};
 use crate::nn::{
-    AdamW, AdamWSettings, Adapter, AdapterShape, Batch, Branch, NnError, Pass, Schedule, Sequence, clip,
+    AdamW, AdamWSettings, Adapter, AdapterShape, Batch, Branch, NnError, Pass, Schedule, Sequence,
+    accumulate, clip,
 };
 
 /// Rank matters little for what data of this size can teach; alpha is twice the rank, as for fine-tuning.
@@ -130,12 +131,7 @@ fn gradients(
         let loss = loss(backbone, (adapter, heads), &pass, total)?;
         let found = loss.backward()?;
         let variables = adapter.variables().into_iter().chain([heads]);
-        for (sum, variable) in sums.iter_mut().zip(variables) {
-            *sum = match (sum.take(), found.get(variable).cloned()) {
-                (Some(sum), Some(found)) => Some((sum + found)?),
-                (sum, found) => sum.or(found),
-            };
-        }
+        accumulate(&mut sums, variables.map(|variable| found.get(variable).cloned()))?;
     }
     Ok(sums)
 }

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{Reading, names, numbers, sentences, term_set, terms};
+use crate::evaluation::statistics::mean_or_zero;
 
 /// The feature that alone says how grounded an answer is.
 pub(in crate::reward) const GROUNDED: &str = "answer words in passages";
@@ -96,7 +97,7 @@ impl Lexical {
             copied(&self.answer_terms, &self.passage_terms, 2),
             copied(&self.answer_terms, &self.passage_terms, 3),
             least(&claims),
-            mean(&claims),
+            mean_or_zero(&claims),
             least(&wider),
             share_or_one(&self.numbers.0, &self.numbers.1),
             missing(&self.numbers.0, &self.numbers.1),
@@ -162,7 +163,7 @@ impl Lexical {
             shares.push(best);
         }
         shares.sort_by(f64::total_cmp);
-        mean(&shares)
+        mean_or_zero(&shares)
     }
 }
 
@@ -210,8 +211,4 @@ fn copied(terms: &[String], from: &[String], n: usize) -> f64 {
 
 fn least(values: &[f64]) -> f64 {
     values.iter().copied().reduce(f64::min).unwrap_or(0.0)
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
 }

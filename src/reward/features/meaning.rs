@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::{Reading, RewardError};
+use crate::evaluation::statistics::mean_or_zero;
 use crate::retrieval::SentenceEncoder;
 
 pub(super) const NAMES: [&str; 14] = [
@@ -76,17 +77,17 @@ impl Vectors {
         [
             dot(answer, question),
             most(&with_passages),
-            mean(&with_passages),
+            mean_or_zero(&with_passages),
             least(&support),
-            mean(&support),
+            mean_or_zero(&support),
             most(&about),
             least(&about),
-            mean(&about),
+            mean_or_zero(&about),
             about.first().copied().unwrap_or(0.0),
-            mean(&focus),
-            mean(&sources),
+            mean_or_zero(&focus),
+            mean_or_zero(&sources),
             most(&sources),
-            mean(&support) - mean(&about),
+            mean_or_zero(&support) - mean_or_zero(&about),
             focus.first().copied().unwrap_or(0.0),
         ]
     }
@@ -103,8 +104,4 @@ fn most(values: &[f64]) -> f64 {
 
 fn least(values: &[f64]) -> f64 {
     values.iter().copied().reduce(f64::min).unwrap_or(0.0)
-}
-
-fn mean(values: &[f64]) -> f64 {
-    values.iter().sum::<f64>() / values.len().max(1) as f64
 }

@@ -6,6 +6,7 @@
     reason = "tests stop at the first thing that is wrong"
 )]
 
+mod planted;
 mod policy;
 mod reward;
 mod sft;

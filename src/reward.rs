@@ -11,6 +11,7 @@ mod examination;
 mod features;
 mod folds;
 mod head;
+mod kind;
 mod ladder;
 mod logistic;
 mod measures;
@@ -278,24 +279,50 @@ pub fn accuracy_of(
     extractor: &Extractor,
     pairs: &[&Pair],
 ) -> Result<Accuracy, RewardError> {
-    let decided: Vec<&Pair> = pairs.iter().copied().filter(|pair| !pair.is_tie()).collect();
-    let items: Vec<Item<'_>> = decided.iter().flat_map(|pair| pair.items()).collect();
-    let scores = model.score(extractor, &items)?;
-    let right = scores.chunks_exact(2).map(|pair| report::point(pair[0].value - pair[1].value)).sum();
-    Ok(Accuracy::of(right, decided.len() as u64))
+    Ok(right(&scores_of(model, extractor, &decided(pairs))?))
 }
 
-/// How the scores of a new model differ from an old one's.
+/// A new model beside an old one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Compared {
+    /// How often the old one decides pairs as people did.
+    pub old: Accuracy,
+    /// How often the new one does.
+    pub new: Accuracy,
+    /// How their scores differ.
+    pub drift: Drift,
+}
+
+/// Compares two models on pairs, ties left out.
 ///
 /// # Errors
 /// As [`RewardModel::score`].
-pub fn drift(
+pub fn compared(
     (old, new): (&RewardModel, &RewardModel),
     extractor: &Extractor,
-    items: &[Item<'_>],
-) -> Result<Drift, RewardError> {
-    let values = |model: &RewardModel| -> Result<Vec<f64>, RewardError> {
-        Ok(model.score(extractor, items)?.iter().map(|score| score.value).collect())
-    };
-    Ok(Drift::of(&values(old)?, &values(new)?))
+    pairs: &[&Pair],
+) -> Result<Compared, RewardError> {
+    let decided = decided(pairs);
+    let (old, new) = (scores_of(old, extractor, &decided)?, scores_of(new, extractor, &decided)?);
+    Ok(Compared { old: right(&old), new: right(&new), drift: Drift::of(&old, &new) })
+}
+
+fn decided<'a>(pairs: &[&'a Pair]) -> Vec<&'a Pair> {
+    pairs.iter().copied().filter(|pair| !pair.is_tie()).collect()
+}
+
+/// Of each pair, the score of the chosen answer and of the other.
+fn scores_of(
+    model: &RewardModel,
+    extractor: &Extractor,
+    pairs: &[&Pair],
+) -> Result<Vec<[f64; 2]>, RewardError> {
+    let items: Vec<Item<'_>> = pairs.iter().flat_map(|pair| pair.items()).collect();
+    let scores = model.score(extractor, &items)?;
+    Ok(scores.chunks_exact(2).map(|pair| [pair[0].value, pair[1].value]).collect())
+}
+
+fn right(scores: &[[f64; 2]]) -> Accuracy {
+    let points = scores.iter().map(|[chosen, other]| report::point(chosen - other)).sum();
+    Accuracy::of(points, scores.len() as u64)
 }

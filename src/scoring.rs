@@ -234,6 +234,7 @@ impl Scorer {
         metrics.reward_accuracy.set(figure("accuracy"));
         metrics.reward_accuracy_lower.set(figures["accuracy_interval"][0].as_f64().unwrap_or(0.0));
         metrics.reward_calibration_error.set(figure("calibration_error"));
+        metrics.reward_agreement.set(figures["drift"]["agreement"].as_f64().unwrap_or(1.0));
         let signals = figures["pairs"].as_i64().unwrap_or(0) + figures["thumbs"].as_i64().unwrap_or(0);
         metrics.reward_signals.set(signals);
     }

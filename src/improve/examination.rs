@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::candidate::{Candidate, training_metrics};
 use super::material::{Material, Question};
 use super::rewarding::Rewarding;
-use super::verdict::{Compared, Verdict};
+use super::verdict::{Compared, Contender, Verdict};
 use super::{ImproveError, Work, Workshop};
 use crate::chat::Shown;
 use crate::domain::{ActiveRole, GenerationKind};
@@ -135,7 +135,12 @@ impl Work<'_> {
             let current = served.map_or_else(|| Ok(material.decoder.clone()), |path| Decoder::open(&path))?;
             let questions = &material.questions;
             let examining = Examining { workshop: &workshop, report: &report };
-            let asked = |decoder: &Decoder, phase: &str| examine(examining, (decoder, questions), phase);
+            let further: &[Question] = if rewarding.is_some() { &material.further } else { &[] };
+            let asked = |decoder: &Decoder, phase: &str| {
+                let answers = examine(examining, (decoder, questions), phase)?;
+                let further = shown(examining, (decoder, further), &format!("further {phase}"))?;
+                Ok::<_, ImproveError>(Contender { answers, further })
+            };
             let before = asked(&current, "answers before")?;
             let after = asked(&candidate.decoder, "answers after")?;
             let control = candidate.made.control.as_ref().filter(|_| rewarding.is_some());
@@ -146,11 +151,10 @@ impl Work<'_> {
                 None => None,
             };
             let some = !questions.is_empty();
-            let comparison = some
-                .then(|| Comparison::of(&before.samples, &after.samples, &Comparing::default()))
-                .transpose()?;
+            let (old, new) = (&before.answers.samples, &after.answers.samples);
+            let comparison = some.then(|| Comparison::of(old, new, &Comparing::default())).transpose()?;
             let compared = Compared {
-                questions,
+                questions: (questions, further),
                 current: (&current, &before),
                 candidate: &after,
                 control: control.as_ref(),
@@ -167,7 +171,7 @@ impl Work<'_> {
                 comparison,
                 remarks: remarks(questions.len(), &candidate),
                 verdict,
-                parity: after.parity,
+                parity: after.answers.parity,
                 training: training_metrics(&candidate.made.tuned),
             })
         });
@@ -217,12 +221,33 @@ pub fn examine(
     (decoder, questions): (&Decoder, &[Question]),
     phase: &str,
 ) -> Result<Answers, ImproveError> {
-    let Examining { workshop, report } = examining;
+    let workshop = examining.workshop;
+    let answers = drawn(examining, (decoder, questions), phase)?;
+    let tokens: Vec<sft::Example> = questions.iter().map(|question| question.tokens.clone()).collect();
+    let likelihoods = sft::log_likelihoods(decoder, None, &tokens)?;
+    let parity = questions.iter().zip(&answers).take(PARITY_ANSWERS).map(|(question, answer)| ParitySample {
+        prompt: question.tokens.prompt.clone(),
+        completion: answer.tokens.clone(),
+        logprobs: answer.log_probabilities.clone(),
+    });
+    let parity = parity.collect();
+    let judged = questions.iter().zip(&answers).zip(likelihoods);
+    let samples = judged.map(|((question, answer), nats)| sample(workshop, (question, answer), nats));
+    let (samples, valid) = samples.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    Ok(Answers { samples, parity, valid })
+}
+
+/// A model's greedy answers to questions, in their order.
+fn drawn(
+    Examining { workshop, report }: Examining<'_>,
+    (decoder, questions): (&Decoder, &[Question]),
+    phase: &str,
+) -> Result<Vec<Completion>, ImproveError> {
     let requests: Vec<SampleRequest> = questions
         .iter()
         .map(|question| SampleRequest { prompt: question.tokens.prompt.clone(), completions: 1, seed: 0 })
         .collect();
-    let sampling = examining.sampling();
+    let sampling = Examining { workshop, report }.sampling();
     let total = questions.len() as u64;
     let sampler = Sampler::new(decoder, workshop.codec.eos_ids(), TOGETHER);
     report.progress(phase, 0, total);
@@ -237,19 +262,24 @@ pub fn examine(
     if report.cancelled() {
         return Err(ImproveError::Interrupted);
     }
-    let tokens: Vec<sft::Example> = questions.iter().map(|question| question.tokens.clone()).collect();
-    let likelihoods = sft::log_likelihoods(decoder, None, &tokens)?;
-    let answers: Vec<Completion> = answers.into_iter().flatten().collect();
-    let parity = questions.iter().zip(&answers).take(PARITY_ANSWERS).map(|(question, answer)| ParitySample {
-        prompt: question.tokens.prompt.clone(),
-        completion: answer.tokens.clone(),
-        logprobs: answer.log_probabilities.clone(),
+    Ok(answers.into_iter().flatten().collect())
+}
+
+/// The same, as they would be shown.
+fn shown(
+    examining: Examining<'_>,
+    (decoder, questions): (&Decoder, &[Question]),
+    phase: &str,
+) -> Result<Vec<String>, ImproveError> {
+    if questions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let workshop = examining.workshop;
+    let answers = drawn(examining, (decoder, questions), phase)?;
+    let shown = questions.iter().zip(&answers).map(|(question, answer)| {
+        question.shown(&workshop.said(&answer.tokens, answer.ended), &workshop.config).text
     });
-    let parity = parity.collect();
-    let judged = questions.iter().zip(&answers).zip(likelihoods);
-    let samples = judged.map(|((question, answer), nats)| sample(workshop, (question, answer), nats));
-    let (samples, valid) = samples.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
-    Ok(Answers { samples, parity, valid })
+    Ok(shown.collect())
 }
 
 fn sample(

@@ -14,27 +14,27 @@ use crate::evaluation::gate::RewardModelScores;
 use crate::nn::Decoder;
 use crate::registry::{About, BaseRef, DatasetRef, REWARD_HEAD};
 use crate::reward::{
-    self, Backbone, Extractor, Item, Pair, Preferences, Report, RewardModel, Score, Trained,
+    self, Backbone, Compared, Drift, Extractor, Item, Pair, Preferences, Report, RewardModel, Score, Trained,
 };
 
 /// Newest held-out choices on which a new reward model is compared with the old one.
 const NEWEST: usize = 200;
-/// Of three parts of the questions, the policy is optimised by what two say and judged by what the third says.
-const PARTS: u8 = 3;
-/// Pairs that a judge needs: it only has to say which of two answers is better on average.
-const JUDGE_PAIRS: f64 = 20.0;
-/// Minutes a model beside the served one may take: enough for the rung of features.
-const SIDE_MINUTES: f64 = 2.0;
+/// Of two halves of the questions, the policy is optimised by what one says and judged by what the other says.
+const PARTS: u8 = 2;
+/// Share of the choices that a reward model needs at all which each half must have: a little less than a half, since
+/// questions fall by chance.
+const PART_OF_ENOUGH: f64 = 0.4;
+/// Minutes the judge may take: enough for the rung of features.
+const JUDGE_MINUTES: f64 = 2.0;
 
 /// What the policy is optimised by.
 pub(super) struct Rewarding {
     /// What reads answers.
     pub(super) extractor: Extractor,
-    /// What the policy is optimised by: learnt from two thirds of the questions.
+    /// What the policy is optimised by: learnt from half of the questions.
     pub(super) model: RewardModel,
-    /// What says whether it became better: learnt from the other third, with another seed. `None` when that is too
-    /// little.
-    pub(super) judge: Option<RewardModel>,
+    /// What says whether it became better: learnt from the other half, with another seed.
+    pub(super) judge: RewardModel,
     /// How good the served one is, for the gate.
     pub(super) scores: RewardModelScores,
     /// The judgements themselves.
@@ -102,7 +102,14 @@ impl Work<'_> {
             self.publish_reward(&mut learnt, *trained, (&judgements, &extractor)).await?;
         }
         if self.run.stage != Stage::Reward {
-            learnt.rewarding = self.sides(judgements, (extractor, scores)).await?.map(Arc::new);
+            match self.sides(judgements, (extractor, scores)).await? {
+                Ok(rewarding) => learnt.rewarding = Some(Arc::new(rewarding)),
+                Err(half) => learnt.reasons.push(format!(
+                    "the policy was not optimised: half of the questions have the weight of {:.0} choices, {:.0} are \
+                     needed, so that one half can judge what the other taught",
+                    half.effective_pairs, half.needed
+                )),
+            }
         }
         Ok(learnt)
     }
@@ -178,10 +185,15 @@ impl Work<'_> {
         self.report.progress("publish reward", 0, 1);
         let registry = &self.workshop.registry;
         let active = registry.pointer(ActiveRole::Reward).await?.map(|pointer| pointer.generation);
-        let (reasons, remarks) = self.accepted(active.as_ref(), (&trained, judgements, extractor)).await?;
+        let accepted = self.accepted(active.as_ref(), (&trained, judgements, extractor)).await?;
+        let Accepted { reasons, remarks, drift } = accepted;
         let access = judgements.summary().access.clone();
         let label = serde_json::to_value(&access).unwrap_or_default();
-        let Trained { model, report } = trained;
+        let Trained { model, mut report } = trained;
+        report.drift = drift;
+        if let Some(drift) = drift {
+            learnt.metrics.insert("drift".into(), serde_json::to_value(drift).unwrap_or_default());
+        }
         let draft = registry.draft().await?;
         model.with_label(label).save(&draft.path().join(REWARD_HEAD))?;
         let json = serde_json::to_string_pretty(&report).unwrap_or_default();
@@ -213,12 +225,12 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Whether a new reward model may take the old one's place: why not, and what else there is to say.
+    /// Whether a new reward model may take the old one's place.
     async fn accepted(
         &self,
         active: Option<&GenerationId>,
         (trained, judgements, extractor): (&Trained, &Judgements, &Extractor),
-    ) -> Result<(Vec<String>, Vec<String>), ImproveError> {
+    ) -> Result<Accepted, ImproveError> {
         let log_loss = trained.report.cross_validated.log_loss;
         let chance = std::f64::consts::LN_2;
         if log_loss.is_nan() || log_loss >= chance {
@@ -226,9 +238,9 @@ impl Work<'_> {
                 "its cross-validated log-loss is {log_loss:.3} nats, a coin's is {chance:.3}: it predicts choices no \
                  better than chance"
             );
-            return Ok((vec![reason], Vec::new()));
+            return Ok(Accepted { reasons: vec![reason], ..Accepted::default() });
         }
-        let Some(active) = active else { return Ok((Vec::new(), Vec::new())) };
+        let Some(active) = active else { return Ok(Accepted::default()) };
         let head = self.workshop.registry.folder(active)?.join(REWARD_HEAD);
         let (new, extractor) = (trained.model.clone(), extractor.clone());
         let preferences = judgements.preferences();
@@ -237,45 +249,62 @@ impl Work<'_> {
             let mut newest: Vec<&Pair> = preferences.pairs.iter().filter(|pair| pair.held_out).collect();
             newest.sort_by_key(|pair| std::cmp::Reverse(pair.created));
             newest.truncate(NEWEST);
-            let right = |model: &RewardModel| reward::accuracy_of(model, &extractor, &newest);
-            Ok::<_, reward::RewardError>((right(&old)?, right(&new)?))
+            reward::compared((&old, &new), &extractor, &newest)
         });
         // An old one that can not be used any more, of another sentence model say, has nothing to defend.
-        let (old, new) = match comparing.await? {
+        let Compared { old, new, drift } = match comparing.await? {
             Ok(compared) => compared,
             Err(error) => {
                 let remark = format!("it was not compared with {active}: {}", crate::error::chain(&error));
-                return Ok((Vec::new(), vec![remark]));
+                return Ok(Accepted { remarks: vec![remark], ..Accepted::default() });
             }
         };
         let words = format!(
             "on the newest {} held-out choices it is right in {:.1}, {active} in {:.1}",
             new.pairs, new.right, old.right
         );
-        Ok(if new.right >= old.right { (Vec::new(), vec![words]) } else { (vec![words], Vec::new()) })
+        let mut accepted = Accepted { drift: Some(drift), ..Accepted::default() };
+        let said = if new.right >= old.right { &mut accepted.remarks } else { &mut accepted.reasons };
+        said.push(words);
+        Ok(accepted)
     }
 
-    /// The two models the policy is optimised and judged by, which share no question.
+    /// The two models the policy is optimised and judged by, which share no question; `Err` says how far the collecting
+    /// of the shorter half is.
     async fn sides(
         &self,
         judgements: Judgements,
         (extractor, scores): (Extractor, RewardModelScores),
-    ) -> Result<Option<Rewarding>, ImproveError> {
+    ) -> Result<Result<Rewarding, Collecting>, ImproveError> {
         let all = judgements.preferences();
-        let (optimising, judging) = (part(&all, |part| part != 0), part(&all, |part| part == 0));
-        let fewer = self.workshop.config.reward.enough * f64::from(PARTS - 1) / f64::from(PARTS);
-        let side = |settings: &mut reward::Settings| settings.enough = fewer;
-        let model = self.train((&optimising, &extractor), side).await?;
+        let (optimising, judging) = (part(&all, optimises), part(&all, |cluster| !optimises(cluster)));
+        let enough = self.workshop.config.reward.enough * PART_OF_ENOUGH;
+        // The judge is the quicker one: what is short is known before the longer training.
         let judge = self
             .train((&judging, &extractor), |settings| {
-                settings.enough = JUDGE_PAIRS;
-                settings.budget_minutes = settings.budget_minutes.min(SIDE_MINUTES);
+                settings.enough = enough;
+                settings.budget_minutes = settings.budget_minutes.min(JUDGE_MINUTES);
                 settings.seed = settings.seed.wrapping_add(1);
             })
             .await?;
-        let judge = judge.ok().map(|trained| trained.model);
-        Ok(model.ok().map(|trained| Rewarding { extractor, model: trained.model, judge, scores, judgements }))
+        let judge = match judge {
+            Ok(trained) => trained.model,
+            Err(collecting) => return Ok(Err(collecting)),
+        };
+        let model = self.train((&optimising, &extractor), |settings| settings.enough = enough).await?;
+        Ok(model.map(|trained| Rewarding { extractor, model: trained.model, judge, scores, judgements }))
     }
+}
+
+/// Whether a reward model may take the place of the one before.
+#[derive(Default)]
+struct Accepted {
+    /// Why not; it may when there are none.
+    reasons: Vec<String>,
+    /// What else an operator should know.
+    remarks: Vec<String>,
+    /// How its scores differ from the one before's; `None` when they were not compared.
+    drift: Option<Drift>,
 }
 
 /// How far the collecting is.
@@ -306,12 +335,17 @@ impl Learnt {
     }
 }
 
-/// The signals on questions of some of the [`PARTS`], by a hash of the question.
-fn part(all: &Preferences, wanted: impl Fn(u8) -> bool) -> Preferences {
-    let part = |cluster: &str| wanted(Sha256::digest(format!("attune judge\0{cluster}"))[0] % PARTS);
+/// Whether the policy may learn from what people said about a question; what they said about the others judges it. By a
+/// hash of the question.
+pub(super) fn optimises(cluster: &str) -> bool {
+    Sha256::digest(format!("attune judge\0{cluster}"))[0] % PARTS != 0
+}
+
+/// The signals on some questions.
+fn part(all: &Preferences, wanted: impl Fn(&str) -> bool) -> Preferences {
     Preferences {
-        pairs: all.pairs.iter().filter(|pair| part(&pair.cluster)).cloned().collect(),
-        thumbs: all.thumbs.iter().filter(|thumb| part(&thumb.cluster)).cloned().collect(),
+        pairs: all.pairs.iter().filter(|pair| wanted(&pair.cluster)).cloned().collect(),
+        thumbs: all.thumbs.iter().filter(|thumb| wanted(&thumb.cluster)).cloned().collect(),
     }
 }
 
@@ -380,10 +414,10 @@ mod tests {
             created: 0,
         };
         let all = Preferences { pairs: (0..600).map(pair).collect(), thumbs: Vec::new() };
-        let (optimising, judging) = (part(&all, |part| part != 0), part(&all, |part| part == 0));
+        let (optimising, judging) = (part(&all, optimises), part(&all, |cluster| !optimises(cluster)));
         assert_eq!(optimising.pairs.len() + judging.pairs.len(), 600);
-        // A third, within 4 standard errors of 300 questions.
-        assert!((135..265).contains(&judging.pairs.len()), "{}", judging.pairs.len());
+        // A half, within 4 standard errors of 300 questions.
+        assert!((230..370).contains(&judging.pairs.len()), "{}", judging.pairs.len());
         let judged: std::collections::HashSet<&str> =
             judging.pairs.iter().map(|pair| pair.cluster.as_str()).collect();
         assert!(optimising.pairs.iter().all(|pair| !judged.contains(pair.cluster.as_str())));

@@ -10,7 +10,7 @@ use crate::evaluation::gate::{Duel, Gains, Judgement, Method, Scores, Thresholds
 use crate::evaluation::statistics::mean;
 use crate::nn::{Completion, Decoder, SampleRequest, Sampler, Sampling};
 use crate::policy::best_of;
-use crate::reward::{RewardModel, Score};
+use crate::reward::Score;
 
 /// Answers of which the best is the control that needs no training: beyond 4 little is gained (arXiv:2210.10760).
 const BEST_OF: usize = 4;
@@ -26,12 +26,27 @@ pub struct Verdict {
     pub figures: Map<String, Value>,
 }
 
-/// Answers of the policies that are compared.
+/// What a policy says.
+pub(super) struct Contender {
+    /// To the held-out questions.
+    pub(super) answers: Answers,
+    /// To the further ones, as it would be shown.
+    pub(super) further: Vec<String>,
+}
+
+impl Contender {
+    /// All it says, to the held-out questions and then to the further ones.
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        self.answers.texts().chain(self.further.iter().map(String::as_str))
+    }
+}
+
+/// Policies that are compared, on the held-out questions and further ones.
 pub(super) struct Compared<'a> {
-    pub(super) questions: &'a [Question],
-    pub(super) current: (&'a Decoder, &'a Answers),
-    pub(super) candidate: &'a Answers,
-    pub(super) control: Option<&'a Answers>,
+    pub(super) questions: (&'a [Question], &'a [Question]),
+    pub(super) current: (&'a Decoder, &'a Contender),
+    pub(super) candidate: &'a Contender,
+    pub(super) control: Option<&'a Contender>,
 }
 
 impl Compared<'_> {
@@ -42,13 +57,13 @@ impl Compared<'_> {
         (made, rewarding): (&Made, Option<&Rewarding>),
         (access, thresholds): (&crate::domain::AccessLabel, &Thresholds),
     ) -> Result<Verdict, ImproveError> {
-        let (_, before) = self.current;
+        let (before, after) = (&self.current.1.answers, &self.candidate.answers);
         let mut current = Scores { valid_citations: before.valid.clone(), ..Scores::of(&before.samples) };
         let mut candidate = Scores {
-            valid_citations: self.candidate.valid.clone(),
+            valid_citations: after.valid.clone(),
             access: access.clone(),
             method: if made.optimised.is_some() { Method::Optimised } else { Method::FineTuned },
-            ..Scores::of(&self.candidate.samples)
+            ..Scores::of(&after.samples)
         };
         current.method = candidate.method;
         if let Some(optimised) = &made.optimised {
@@ -69,41 +84,45 @@ impl Compared<'_> {
         candidate: &mut Scores,
         (examining, rewarding): (Examining<'_>, &Rewarding),
     ) -> Result<(), ImproveError> {
-        let Some(judge) = &rewarding.judge else { return Ok(()) };
-        let values = |answers: &Answers| self.values((judge, rewarding), answers.texts());
+        let values = |of: &Contender| self.values(rewarding, of.texts());
         let (after, before) = (values(self.candidate)?, values(self.current.1)?);
         candidate.against_current = Some(duel(&after, &before));
         if let Some(control) = self.control {
             candidate.against_random = Some(duel(&after, &values(control)?));
         }
-        let few = self.questions.len().min(BEST_OF_QUESTIONS);
-        let best = self.best_of((judge, rewarding), examining, few)?;
+        let few = before.len().min(BEST_OF_QUESTIONS);
+        let best = self.best_of(rewarding, examining, few)?;
         let gain = |of: &[f64]| Some(mean(&of[..few])? - mean(&before[..few])?);
         candidate.gains =
             gain(&after).zip(gain(&best)).map(|(candidate, best_of_4)| Gains { candidate, best_of_4 });
         Ok(())
     }
 
-    /// What a judge says of one answer to each of the first questions.
+    /// All questions, the held-out ones first.
+    fn questions(&self) -> impl Iterator<Item = &Question> {
+        self.questions.0.iter().chain(self.questions.1)
+    }
+
+    /// What the judge says of one answer to each of the first questions.
     fn values<'t>(
         &self,
-        (judge, rewarding): (&RewardModel, &Rewarding),
+        rewarding: &Rewarding,
         texts: impl Iterator<Item = &'t str>,
     ) -> Result<Vec<f64>, ImproveError> {
-        let answers: Vec<(&Question, &str)> = self.questions.iter().zip(texts).collect();
-        Ok(valued(rewarding.score(judge, &answers)?))
+        let answers: Vec<(&Question, &str)> = self.questions().zip(texts).collect();
+        Ok(valued(rewarding.score(&rewarding.judge, &answers)?))
     }
 
     /// What the judge says of the best of several answers of the current policy, chosen by the model that the candidate
     /// was optimised by.
     fn best_of(
         &self,
-        (judge, rewarding): (&RewardModel, &Rewarding),
+        rewarding: &Rewarding,
         examining: Examining<'_>,
         questions: usize,
     ) -> Result<Vec<f64>, ImproveError> {
         let Examining { workshop, report } = examining;
-        let requests: Vec<SampleRequest> = (self.questions[..questions].iter().zip(0..))
+        let requests: Vec<SampleRequest> = (self.questions().take(questions).zip(0..))
             .map(|(question, at)| SampleRequest {
                 prompt: question.tokens.prompt.clone(),
                 completions: BEST_OF,
@@ -124,7 +143,7 @@ impl Compared<'_> {
         let shown = |(question, completion): (&Question, &Completion)| {
             question.shown(&workshop.said(&completion.tokens, completion.ended), &workshop.config).text
         };
-        let each = self.questions.iter().zip(&drawn).flat_map(|(question, completions)| {
+        let each = self.questions().zip(&drawn).flat_map(|(question, completions)| {
             completions.iter().map(move |completion| (question, completion))
         });
         let texts: Vec<(&Question, String)> = each.map(|one| (one.0, shown(one))).collect();
@@ -132,7 +151,7 @@ impl Compared<'_> {
             texts.iter().map(|(question, text)| (*question, text.as_str())).collect();
         let values = valued(rewarding.score(&rewarding.model, &answers)?);
         let best = best_of(&values, BEST_OF).into_iter().map(|place| answers[place].1);
-        self.values((judge, rewarding), best)
+        self.values(rewarding, best)
     }
 }
 

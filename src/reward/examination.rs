@@ -81,6 +81,7 @@ impl<'a> Work<'a> {
             cross_validated,
             learning_curve: self.curve(chosen.ridge),
             ladder,
+            drift: None,
             votes: quality(&sample.pairs, outliers),
             weights: model.mean_weights(),
         }

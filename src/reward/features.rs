@@ -5,6 +5,7 @@ mod form;
 mod lexical;
 mod meaning;
 
+use super::kind::Kind;
 use super::text::{names, numbers, sentences, term_set, terms, without_marks};
 use super::{Extractor, Item, RewardError};
 use crate::domain::Message;
@@ -15,12 +16,20 @@ pub(super) use form::LENGTH;
 pub(super) use lexical::GROUNDED;
 
 /// What is seen of one item.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Row {
     /// In the order of [`feature_names`].
     pub(super) features: Vec<f64>,
     /// Whether there were passages.
     pub(super) grounded: bool,
+    /// What was asked for.
+    pub(super) kind: Kind,
+}
+
+impl Row {
+    pub(super) fn of(features: Vec<f64>, item: &Item<'_>) -> Self {
+        Self { features, grounded: !item.passages.is_empty(), kind: Kind::of(item.conversation) }
+    }
 }
 
 /// An item's texts, cut up once.
@@ -77,13 +86,13 @@ impl Extractor {
             Some(encoder) => Some(Vectors::of(encoder, &readings)?),
             None => None,
         };
-        Ok(readings.iter().map(|reading| row(reading, vectors.as_ref())).collect())
+        let features = readings.iter().map(|reading| numbers_of(reading, vectors.as_ref()));
+        Ok(features.zip(items).map(|(features, item)| Row::of(features, item)).collect())
     }
 }
 
-fn row(reading: &Reading<'_>, vectors: Option<&Vectors>) -> Row {
+fn numbers_of(reading: &Reading<'_>, vectors: Option<&Vectors>) -> Vec<f64> {
     let lexical = Lexical::of(reading);
     let cosines = vectors.map_or([0.0; meaning::NAMES.len()], |vectors| vectors.features(reading));
-    let features = [lexical.features().as_slice(), &cosines, &form::features(reading)].concat();
-    Row { features, grounded: reading.grounded }
+    [lexical.features().as_slice(), &cosines, &form::features(reading)].concat()
 }

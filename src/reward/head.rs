@@ -8,7 +8,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::backbone::Projection;
-use super::model::{About, Normaliser, Reading};
+use super::model::{About, BLOCKS, Normaliser, Reading};
 use super::tuned::Tuning;
 use super::{RewardError, RewardModel, Rung};
 
@@ -69,7 +69,7 @@ impl RewardModel {
         let columns = weights.len() / centres.len().max(1);
         let sizes = mean.len() == 2 * features
             && deviation.len() == features
-            && columns >= 2 * features.max(1)
+            && columns >= BLOCKS * features.max(1)
             && weights.len() == columns * centres.len();
         let ([unit, slope], true) = (scale.as_slice(), sizes) else {
             return Err(problem(SIZES.into()));

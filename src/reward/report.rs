@@ -7,7 +7,7 @@ mod plot;
 use serde::{Deserialize, Serialize};
 
 use super::Rung;
-use crate::evaluation::statistics::{Interval, wilson};
+use crate::evaluation::statistics::{Interval, mean_or_zero, wilson};
 
 /// A share of pairs decided as people did, ties left out.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -148,15 +148,19 @@ pub struct Counts {
     pub effective_pairs: f64,
 }
 
-/// How the scores of one model differ from another's.
+/// How the scores of a new model differ from an old one's, on the same pairs of answers.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Drift {
-    /// Pearson's correlation of the two models' scores.
+    /// Pearson's correlation of the two models' scores; 0 where one gives all answers the same.
     pub correlation: f64,
+    /// Spearman's: of the scores' ranks.
+    pub rank_correlation: f64,
+    /// Share of pairs of which both prefer the same answer; 1 of none.
+    pub agreement: f64,
     /// Mean of new − old, in standard deviations of each model's reference set.
     pub shift: f64,
-    /// Items compared.
-    pub items: u64,
+    /// Pairs compared.
+    pub pairs: u64,
 }
 
 /// Everything there is to say about a trained model.
@@ -178,6 +182,8 @@ pub struct Report {
     pub learning_curve: Vec<CurvePoint>,
     /// What was tried, from the lowest rung.
     pub ladder: Vec<Tried>,
+    /// Beside the model before; none without one.
+    pub drift: Option<Drift>,
     /// The votes themselves.
     pub votes: VoteQuality,
     /// Mean weight of each feature over the ensemble, of features with a standard deviation of 1; the largest first.
@@ -201,20 +207,38 @@ impl Accuracy {
 }
 
 impl Drift {
-    /// Of two models' scores of the same items.
-    pub(super) fn of(old: &[f64], new: &[f64]) -> Self {
-        let n = old.len().min(new.len()).max(1) as f64;
-        let (mean_old, mean_new) = (old.iter().sum::<f64>() / n, new.iter().sum::<f64>() / n);
-        let (mut together, mut square_old, mut square_new) = (0.0, 0.0, 0.0);
-        for (old, new) in old.iter().zip(new) {
-            together += (old - mean_old) * (new - mean_new);
-            square_old += (old - mean_old).powi(2);
-            square_new += (new - mean_new).powi(2);
+    /// Of two models' scores of the same pairs.
+    pub(super) fn of(old: &[[f64; 2]], new: &[[f64; 2]]) -> Self {
+        let alike = old.iter().zip(new).filter(|([a, b], [c, d])| point(a - b) == point(c - d)).count();
+        let (old, new) = (old.as_flattened(), new.as_flattened());
+        Self {
+            correlation: correlation(old, new),
+            rank_correlation: correlation(&ranks(old), &ranks(new)),
+            agreement: if old.is_empty() { 1.0 } else { 2.0 * alike as f64 / old.len() as f64 },
+            shift: mean_or_zero(new) - mean_or_zero(old),
+            pairs: old.len() as u64 / 2,
         }
-        let scale = (square_old * square_new).sqrt();
-        let correlation = if scale > 0.0 { together / scale } else { 0.0 };
-        Self { correlation, shift: mean_new - mean_old, items: old.len() as u64 }
     }
+}
+
+/// Pearson's; 0 where one side does not vary.
+fn correlation(one: &[f64], other: &[f64]) -> f64 {
+    let (mean_one, mean_other) = (mean_or_zero(one), mean_or_zero(other));
+    let (mut together, mut square_one, mut square_other) = (0.0, 0.0, 0.0);
+    for (one, other) in one.iter().zip(other) {
+        together += (one - mean_one) * (other - mean_other);
+        square_one += (one - mean_one).powi(2);
+        square_other += (other - mean_other).powi(2);
+    }
+    let scale: f64 = square_one * square_other;
+    if scale > 0.0 { together / scale.sqrt() } else { 0.0 }
+}
+
+/// The place of each value among all, equal ones the mean of theirs.
+fn ranks(values: &[f64]) -> Vec<f64> {
+    let below = |value: f64| values.iter().filter(|other| **other < value).count() as f64;
+    let equal = |value: f64| values.iter().filter(|other| **other == value).count() as f64;
+    values.iter().map(|value| below(*value) + (equal(*value) - 1.0) / 2.0).collect()
 }
 
 /// What a difference of scores counts as: right, wrong, or half.
@@ -224,5 +248,29 @@ pub(super) fn point(difference: f64) -> f64 {
         // Two zeros of either sign are equal.
         _ if difference == 0.0 => 0.5,
         _ => 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The new scores are the squares of the old: the same order, another shape; one pair of three is turned round.
+    #[test]
+    fn drift_is_that_found_by_hand() {
+        let old = [[0.0, 1.0], [2.0, 3.0], [5.0, 4.0]];
+        let same = Drift::of(&old, &old);
+        assert!((same.correlation - 1.0).abs() < 1e-12 && (same.rank_correlation - 1.0).abs() < 1e-12);
+        assert_eq!((same.agreement, same.shift, same.pairs), (1.0, 0.0, 3));
+        let squares = old.map(|pair| pair.map(|score| score * score));
+        let drift = Drift::of(&old, &squares);
+        assert!((drift.rank_correlation - 1.0).abs() < 1e-12 && drift.correlation < 0.99);
+        // Means 55 / 6 and 15 / 6.
+        assert!((drift.shift - 40.0 / 6.0).abs() < 1e-12, "{drift:?}");
+        let turned = [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]];
+        assert!((Drift::of(&old, &turned).agreement - 2.0 / 3.0).abs() < 1e-12);
+        assert_eq!(Drift::of(&[], &[]).agreement, 1.0);
+        assert_eq!(ranks(&[3.0, 1.0, 3.0]), [1.5, 0.0, 1.5]);
+        assert_eq!(correlation(&[1.0, 1.0], &[1.0, 2.0]), 0.0);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::folds::FOLDS;
 use super::logistic::{Observation, Penalty, fit, log_loss, slope};
+use super::model::CROSSED;
 
 /// What cross-validation chose.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +24,7 @@ pub(super) type Data<'a> = (&'a [Observation], &'a [f64]);
 /// Tries all strengths. `lengths` are the columns whose coefficients count only below zero.
 pub(super) fn choose(
     data: Data<'_>,
-    (folds, lengths): (&[usize], &[usize]),
+    (folds, lengths): (&[usize], &Lengths),
     ridges: &[f64],
     penalty: impl Fn(f64) -> Penalty,
 ) -> Chosen {
@@ -36,7 +37,7 @@ pub(super) fn choose(
 }
 
 /// Predictions of each fold by a model of the others, as the model would score: a liking for length taken out.
-pub(super) fn logits(data: Data<'_>, (folds, lengths): (&[usize], &[usize]), penalty: &Penalty) -> Vec<f64> {
+pub(super) fn logits(data: Data<'_>, (folds, lengths): (&[usize], &Lengths), penalty: &Penalty) -> Vec<f64> {
     let (observations, weights) = data;
     let mut found = vec![0.0; observations.len()];
     let mut start = None;
@@ -45,7 +46,7 @@ pub(super) fn logits(data: Data<'_>, (folds, lengths): (&[usize], &[usize]), pen
             weights.iter().zip(folds).map(|(weight, of)| if *of == fold { 0.0 } else { *weight }).collect();
         let mut fitted = fit((observations, &others), penalty, start.as_ref());
         start = Some(fitted.clone());
-        shorter_only(&mut fitted.weights, lengths);
+        lengths.shorter_only(&mut fitted.weights);
         for (i, observation) in observations.iter().enumerate().filter(|(i, _)| folds[*i] == fold) {
             found[i] = fitted.logit(observation);
         }
@@ -87,11 +88,47 @@ fn average(values: &[f64], weights: &[f64]) -> Option<f64> {
     (total > 0.0).then(|| sum / total)
 }
 
-/// A liking for longer answers is a nuisance and not scored; one for shorter counts.
-pub(super) fn shorter_only(weights: &mut [f64], lengths: &[usize]) {
-    for length in lengths {
-        if let Some(weight) = weights.get_mut(*length) {
-            *weight = weight.min(0.0);
+/// The columns of an answer's length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Lengths {
+    /// With passages and without.
+    pub(super) whole: [usize; 2],
+    /// Of each kind of question.
+    pub(super) kinds: Vec<usize>,
+}
+
+impl Lengths {
+    /// A liking for longer answers is a nuisance and not scored; one for shorter counts. A kind's own coefficient comes
+    /// on top of that of all kinds, so it is their sum that stays at or below zero.
+    pub(super) fn shorter_only(&self, weights: &mut [f64]) {
+        let mut of_all = f64::NEG_INFINITY;
+        for column in self.whole {
+            if let Some(weight) = weights.get_mut(column) {
+                *weight = weight.min(0.0);
+                of_all = of_all.max(*weight);
+            }
         }
+        for column in &self.kinds {
+            if let Some(weight) = weights.get_mut(*column) {
+                *weight = weight.min(-of_all / CROSSED);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_kind_of_question_has_a_liking_for_longer() {
+        let lengths = Lengths { whole: [0, 1], kinds: vec![2, 3] };
+        let mut weights = [-0.4, 0.2, 1.0, -1.0];
+        lengths.shorter_only(&mut weights);
+        assert_eq!(weights, [-0.4, 0.0, 0.0, -1.0]);
+        let mut weights = [-0.4, -0.2, 1.0, 0.3];
+        lengths.shorter_only(&mut weights);
+        // -0.2 + 0.5 * 0.4 = 0.
+        assert_eq!(weights, [-0.4, -0.2, 0.4, 0.3]);
     }
 }

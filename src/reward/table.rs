@@ -74,7 +74,7 @@ pub(super) fn features(
             Ok(rows.into_iter().map(|row| row.features).collect())
         };
         let found = kept.look_up(chunk, read)?.into_iter().zip(chunk);
-        rows.extend(found.map(|(features, item)| Row { features, grounded: !item.passages.is_empty() }));
+        rows.extend(found.map(|(features, item)| Row::of(features, item)));
         let (phase, done, total) = ("reading answers", rows.len() as u64, items.len() as u64);
         if !observe(Step { phase, done, total }) {
             return Err(RewardError::Stopped { phase });

@@ -78,7 +78,7 @@ fn a_liking_for_longer_answers_is_not_rewarded() {
     }
     let Trained { report, .. } = trained(&preferences, &Settings::default());
     let length = report.weights.iter().filter(|(name, _)| name.starts_with(features::LENGTH));
-    assert!(length.clone().all(|(_, weight)| *weight <= 0.0) && length.count() == 2);
+    assert!(length.clone().all(|(_, weight)| *weight <= 0.0) && length.count() == model::BLOCKS);
     assert_eq!(report.held_out.unwrap().longer.people, 1.0);
 }
 

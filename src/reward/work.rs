@@ -3,11 +3,12 @@
 use super::backbone::{Projection, State};
 use super::features::{LENGTH, Row, feature_names};
 use super::folds::{bootstrap, folds};
+use super::kind::KINDS;
 use super::logistic::{Fit, Observation, Penalty, fit};
-use super::model::{About, Normaliser, Reading};
+use super::model::{About, BLOCKS, Normaliser, Reading};
 use super::people::{agreeing, capped, numbered};
 use super::report::Outlier;
-use super::selection::{Chosen, choose, shorter_only};
+use super::selection::{Chosen, Lengths, choose};
 use super::table::Sample;
 use super::{Extractor, RewardModel, Rung, Settings};
 
@@ -76,7 +77,7 @@ pub(super) struct Work<'a> {
     pub(super) observations: Vec<Observation>,
     pub(super) folds: Vec<usize>,
     /// Columns of the answer's length.
-    lengths: [usize; 2],
+    lengths: Lengths,
 }
 
 impl<'a> Work<'a> {
@@ -90,7 +91,8 @@ impl<'a> Work<'a> {
         let observations = observations(sample, &people, (&rows, settings));
         let folds = folds(&sample.clusters(), settings.seed);
         let length = feature_names().iter().position(|name| *name == LENGTH).unwrap_or(0);
-        let lengths = [length, length + feature_names().len()];
+        let block = |block: usize| length + block * feature_names().len();
+        let lengths = Lengths { whole: [block(0), block(1)], kinds: (2..BLOCKS).map(block).collect() };
         let encoder = extractor.encoder.as_ref().map(|encoder| encoder.id().to_owned());
         Self {
             sample,
@@ -191,6 +193,7 @@ impl<'a> Work<'a> {
             backbone: beside.version,
             adapter,
             names: feature_names().iter().map(|name| (*name).to_owned()).collect(),
+            kinds: KINDS.iter().map(|name| (*name).to_owned()).collect(),
             label: serde_json::Value::Null,
         };
         let reference = &rows[..self.sample.training_items()];
@@ -202,7 +205,7 @@ impl<'a> Work<'a> {
         let mut weights = fit.weights.clone();
         // The intercept is of thumbs only.
         weights.truncate(weights.len() - 1);
-        shorter_only(&mut weights, &self.lengths);
+        self.lengths.shorter_only(&mut weights);
         weights
     }
 }

@@ -152,6 +152,8 @@ metrics! {
     reward_accuracy_lower: Gauge("attune_reward_accuracy_lower_ratio"),
     /// How far the active reward model's probabilities are from what happened (expected calibration error).
     reward_calibration_error: Gauge("attune_reward_calibration_error_ratio"),
+    /// Share of held-out choices in which the active reward model prefers what the one before did; 1 without one.
+    reward_agreement: Gauge("attune_reward_agreement_ratio"),
     /// Choices and thumbs the active reward model learnt from.
     reward_signals: IntGauge("attune_reward_signals"),
     /// Signals (choices, thumbs, approved ideal answers, imported rows) since the last run that learnt from them.

@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// Questions that people asked and the model answered, each once, with the passages of its newest answer, newest first;
-/// at most `most`. They have no ideal response. Left out are those that resemble what `snapshot` examines a model on,
-/// and those that not everybody may see, unless asked for.
+/// at most `most`. They have no ideal response. Left out are those that `snapshot` has among its rows to learn from,
+/// those that resemble what it examines a model on, and those that not everybody may see, unless asked for.
 ///
 /// # Errors
 /// When the ledger fails.
@@ -24,7 +24,9 @@ pub async fn asked(
     (snapshot, options): (&Snapshot, &Options),
     most: usize,
 ) -> Result<Vec<Example>> {
-    let mut seen = HashSet::new();
+    let learnt = snapshot.rows().iter().filter(|row| row.split == Split::Train);
+    let mut seen: HashSet<_> =
+        learnt.map(|row| Asked::new(&row.messages, None).key(SplitBy::Question)).collect();
     let mut found: Vec<(AnswerRecord, Asked)> = Vec::new();
     let mut answers = signals::answered(ledger);
     while let Some(answer) = answers.try_next().await? {
@@ -77,7 +79,7 @@ mod tests {
     use crate::ledger::tests::{Harness, fixtures};
 
     #[tokio::test]
-    async fn each_question_comes_once_and_none_like_an_examined_one() {
+    async fn each_question_comes_once_and_none_that_the_dataset_has() {
         let h = Harness::sqlite().await;
         let questions = [
             "Where is HR in Boston?",
@@ -96,10 +98,12 @@ mod tests {
         assert_eq!(all.len(), 2, "{all:?}");
         assert_eq!(asked(&*h.ledger, (&empty, &options), 1).await.unwrap().len(), 1);
 
-        let examined = Example { split: Split::HeldOut, ..all[0].clone() };
-        let examined = Snapshot::of(vec![examined], super::super::LeftOut::default()).unwrap();
-        let rest = asked(&*h.ledger, (&examined, &options), 10).await.unwrap();
-        assert_eq!(rest.len(), 1);
-        assert_ne!(rest[0].messages, all[0].messages);
+        for split in [Split::HeldOut, Split::Validation, Split::Train] {
+            let row = Example { split, ..all[0].clone() };
+            let taken = Snapshot::of(vec![row], super::super::LeftOut::default()).unwrap();
+            let rest = asked(&*h.ledger, (&taken, &options), 10).await.unwrap();
+            assert_eq!(rest.len(), 1, "{split:?}");
+            assert_ne!(rest[0].messages, all[0].messages);
+        }
     }
 }

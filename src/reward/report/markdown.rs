@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{Accuracy, Group, Measures, Report, VoteQuality};
+use super::{Accuracy, Drift, Group, Measures, Report, VoteQuality};
 use crate::evaluation::report::cell;
 use crate::reward::Rung;
 
@@ -49,6 +49,16 @@ impl Report {
             self.learning_curve.iter().map(|point| (point.pairs.to_string(), point.accuracy)),
         )?;
         self.ladder(to)?;
+        if let Some(Drift { correlation, rank_correlation, agreement, shift, pairs }) = self.drift {
+            writeln!(to, "\n## Beside the model before\n")?;
+            writeln!(
+                to,
+                "On the newest {pairs} held-out choices both prefer the same answer in {:.0}%; scores correlate with \
+                 {correlation:.2}, their ranks with {rank_correlation:.2}; the new ones are {shift:+.2} standard \
+                 deviations off on average.",
+                100.0 * agreement
+            )?;
+        }
         votes(to, &self.votes)?;
         writeln!(to, "\n## What counts\n\n| feature | weight |\n|---|---:|")?;
         for (name, weight) in self.weights.iter().take(MOST_WEIGHTS) {

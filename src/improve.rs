@@ -253,7 +253,10 @@ impl<'a> Work<'a> {
     fn open(workshop: &'a Workshop, run: &'a Run, report: &'a Reporter) -> Result<Self, ImproveError> {
         let folder = run_folder(&workshop.config.data_dir, &run.id);
         std::fs::create_dir_all(&folder).map_err(io(&folder))?;
-        let settings = sft_settings(&run.request.sft, &workshop.config.sft)?.into();
+        let settings = sft::Settings {
+            recompute: workshop.config.training.recompute,
+            ..sft_settings(&run.request.sft, &workshop.config.sft)?.into()
+        };
         let policy = policy_settings(&run.request.policy, &workshop.config.policy)?;
         Ok(Self { workshop, run, report, folder, settings, policy })
     }

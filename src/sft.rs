@@ -90,7 +90,9 @@ pub struct Settings {
     pub max_sequence_tokens: usize,
     /// Tokens that are in memory together; a step's examples are split into passes of at most this many.
     pub pass_tokens: usize,
-    /// Keep only layers' inputs between forward and backward: less memory, a third more work.
+    /// Keep only layers' inputs between forward and backward: less memory, a third more work. Not part of what is
+    /// learnt, so a run may go on with another.
+    #[serde(skip)]
     pub recompute: bool,
     /// Of the adapter's first values, the order of examples and dropout.
     pub seed: u64,

@@ -109,7 +109,8 @@ pub struct GenerationConfig {
     pub max_tokens_limit: u32,
     /// Temperature of both sides of a comparison, so that they differ. Default 0.8.
     pub comparison_temperature: f32,
-    /// Sequences the engine runs at once. Default 4.
+    /// Sequences the engine runs at once. Default 1: on a CPU four at once give a quarter fewer tokens a second than one
+    /// after the other (`benches/RESULTS.md`); with an accelerator, 16 or more.
     pub max_running: usize,
     /// Prompts the engine keeps for reuse. Default 16.
     pub prefix_cache: usize,
@@ -130,7 +131,7 @@ impl Default for GenerationConfig {
             max_tokens: 160,
             max_tokens_limit: 1024,
             comparison_temperature: 0.8,
-            max_running: 4,
+            max_running: 1,
             prefix_cache: 16,
             citation_overlap: 0.35,
             best_of: 1,
@@ -161,7 +162,7 @@ impl GenerationConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdmissionConfig {
-    /// Answers in progress at once. Default 4.
+    /// Answers in progress at once. Default 2: passages are found for one while the engine answers the other.
     pub max_in_flight: usize,
     /// Questions that may wait; more are told 429. Default 64.
     pub max_waiting: usize,
@@ -178,7 +179,7 @@ pub struct AdmissionConfig {
 impl Default for AdmissionConfig {
     fn default() -> Self {
         Self {
-            max_in_flight: 4,
+            max_in_flight: 2,
             max_waiting: 64,
             per_user_in_flight: 4,
             per_user_per_minute: 30,

@@ -27,11 +27,14 @@ pub struct TrainingConfig {
     /// Threads that train; 0 is one for each processor. Default 0. The result depends on it in the last digits, so a
     /// run keeps the number it began with.
     pub threads: usize,
+    /// Whether training keeps only layers' inputs between forward and backward (gradient checkpointing): less memory, a
+    /// third more work, the same result. Default `false`.
+    pub recompute: bool,
 }
 
 impl Default for TrainingConfig {
     fn default() -> Self {
-        Self { worker: WorkerMode::Auto, nice: 5, threads: 0 }
+        Self { worker: WorkerMode::Auto, nice: 5, threads: 0, recompute: false }
     }
 }
 

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::material::{Material, Question, demonstrated};
-use super::rewarding::Rewarding;
+use super::rewarding::{Rewarding, optimises};
 use super::{ImproveError, Work, Workshop};
 use crate::chat::Shown;
 use crate::config::PolicyConfig;
 use crate::dataset::judgements::Signal;
+use crate::evaluation::metrics::{token_f1, without_marks};
 use crate::jobs::Reporter;
 use crate::nn::{Adapter, AdapterShape, Decoder};
 use crate::policy::{self, Algorithm, Control, KlPrice, Optimised, PolicyError, TokenJudged, TokenPair};
@@ -63,8 +64,9 @@ impl Work<'_> {
         let (workshop, report) = (self.workshop.clone(), self.report.clone());
         let (folder, config) = (self.folder.clone(), self.policy.clone());
         let optimising = tokio::task::spawn_blocking(move || {
-            let practice = Practice::new(&workshop, &material, (&tuned, &rewarding))?;
-            let settings = settings(&config);
+            let practice = Practice::new(&workshop, &material, (&tuned, &rewarding), config.agreement)?;
+            let settings =
+                policy::Settings { recompute: workshop.config.training.recompute, ..settings(&config) };
             let learn = |name: &str, control: Control| {
                 let settings = policy::Settings { control, ..settings };
                 let folder = folder.join(name);
@@ -101,6 +103,8 @@ fn tell(report: &Reporter, step: &policy::Step) {
 struct Practice<'a> {
     workshop: &'a Workshop,
     rewarding: &'a Rewarding,
+    /// What agreeing entirely with a human answer is worth.
+    agreement: f64,
     questions: &'a [Question],
     anchors: &'a [crate::sft::Example],
     prompts: Vec<policy::Prompt>,
@@ -114,12 +118,14 @@ impl<'a> Practice<'a> {
         workshop: &'a Workshop,
         material: &'a Material,
         (tuned, rewarding): (&Trained, &'a Rewarding),
+        agreement: f64,
     ) -> Result<Self, ImproveError> {
         let prompt = |question: &Question| policy::Prompt { tokens: question.tokens.prompt.clone() };
         let (pairs, judged) = preferences(workshop, rewarding)?;
         Ok(Self {
             workshop,
             rewarding,
+            agreement,
             questions: &material.practice,
             anchors: &material.train,
             prompts: material.practice.iter().map(prompt).collect(),
@@ -150,7 +156,8 @@ impl<'a> Practice<'a> {
         }
     }
 
-    /// How much people would like each answer, cautiously, and what it loses for resting on nothing.
+    /// How much people would like each answer, cautiously, what it loses for resting on nothing, and what it gains for
+    /// saying what an expert has said.
     fn reward(&self, rollouts: &[policy::Rollout]) -> Result<Vec<f64>, ImproveError> {
         let mut shown = Vec::with_capacity(rollouts.len());
         for rollout in rollouts {
@@ -168,13 +175,18 @@ impl<'a> Practice<'a> {
             if !question.passages.is_empty() && shown.citations.is_empty() {
                 reward -= UNGROUNDED;
             }
+            let human = &question.example.response;
+            if !human.is_empty() {
+                reward += self.agreement * token_f1(&without_marks(&shown.text), &without_marks(human));
+            }
             reward - UNGROUNDED * (shown.invalid_marks as f64).min(MOST_MARKS)
         };
         Ok(shown.iter().zip(scores).map(reward).collect())
     }
 }
 
-/// Choices and thumbs as tokens, with the prompts that chat would use.
+/// Choices and thumbs as tokens, with the prompts that chat would use; only those on questions that the policy may learn
+/// from.
 fn preferences(
     workshop: &Workshop,
     rewarding: &Rewarding,
@@ -187,7 +199,7 @@ fn preferences(
     let (mut pairs, mut judged) = (Vec::new(), Vec::new());
     for row in rewarding.judgements.rows() {
         match &row.signal {
-            Signal::Pair(pair) if !pair.held_out && !pair.is_tie() => {
+            Signal::Pair(pair) if !pair.held_out && !pair.is_tie() && optimises(&pair.cluster) => {
                 let (prompt, chosen) = example(&pair.conversation, &pair.passages, &pair.chosen)?;
                 let (_, rejected) = example(&pair.conversation, &pair.passages, &pair.rejected)?;
                 judged.push(TokenJudged { prompt: prompt.clone(), completion: chosen.clone(), label: true });
@@ -198,7 +210,7 @@ fn preferences(
                 });
                 pairs.push(TokenPair { prompt, chosen, rejected });
             }
-            Signal::Thumb(thumb) if !thumb.held_out => {
+            Signal::Thumb(thumb) if !thumb.held_out && optimises(&thumb.cluster) => {
                 let (prompt, completion) = example(&thumb.conversation, &thumb.passages, &thumb.answer)?;
                 judged.push(TokenJudged { prompt, completion, label: thumb.good });
             }
@@ -231,6 +243,7 @@ fn settings(config: &PolicyConfig) -> policy::Settings {
         completions: config.completions,
         max_tokens: config.max_tokens,
         kl,
+        nll_anchor: config.anchor,
         seed: config.seed,
         ..default
     }

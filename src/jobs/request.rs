@@ -52,6 +52,8 @@ pub fn policy_settings(options: &PolicyOptions, config: &PolicyConfig) -> Result
         learning_rate: options.learning_rate.unwrap_or(config.learning_rate),
         beta: options.beta.unwrap_or(config.beta),
         target_kl: config.target_kl,
+        agreement: config.agreement,
+        anchor: config.anchor,
         seed: options.seed.unwrap_or(config.seed),
     };
     in_range(settings.problem())?;

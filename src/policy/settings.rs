@@ -176,7 +176,9 @@ pub struct Settings {
     pub pass_tokens: usize,
     /// Answers drawn at once, 1 to 1,024.
     pub width: usize,
-    /// Keep only layers' inputs between forward and backward: less memory, a third more work.
+    /// Keep only layers' inputs between forward and backward: less memory, a third more work. Not part of what is
+    /// learnt, so a run may go on with another.
+    #[serde(skip)]
     pub recompute: bool,
     /// Of everything that is drawn.
     pub seed: u64,

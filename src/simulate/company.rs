@@ -18,7 +18,7 @@ use super::{Plan, SimulateError, Watch};
 use crate::domain::Progress;
 
 /// Questions asked at once: as many as the server answers at once by default.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 2;
 /// Between two looks at a run.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long the server may take until it answers with what a run has promoted.

@@ -116,6 +116,15 @@ pub(super) struct Cycle {
     /// How much a nat away from the fine-tuned model costs at first.
     #[arg(long)]
     beta: Option<f64>,
+    /// Nats an answer may be away from the fine-tuned model.
+    #[arg(long)]
+    target_kl: Option<f64>,
+    /// What agreeing entirely with the human answer is worth, in standard deviations of reward.
+    #[arg(long)]
+    agreement: Option<f64>,
+    /// Weight of the demonstrations' negative log-likelihood in the loss.
+    #[arg(long)]
+    anchor: Option<f64>,
     /// Seed of questions, answers and adapters.
     #[arg(long)]
     policy_seed: Option<u64>,
@@ -131,6 +140,9 @@ impl Cycle {
             max_tokens: self.policy_max_tokens,
             learning_rate: self.policy_learning_rate,
             beta: self.beta,
+            target_kl: self.target_kl,
+            agreement: self.agreement,
+            anchor: self.anchor,
             seed: self.policy_seed,
         };
         RunRequest { policy, ..self.sft.request(stage) }

@@ -184,6 +184,15 @@ pub struct PolicyOptions {
     /// How much a nat away from the fine-tuned model costs, 0 to 10.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta: Option<f64>,
+    /// Nats an answer may be away from the fine-tuned model, above 0 and at most 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_kl: Option<f64>,
+    /// What agreeing entirely with the human answer is worth, in standard deviations of reward, 0 to 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agreement: Option<f64>,
+    /// Weight of the demonstrations' negative log-likelihood in the loss, 0 to 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub anchor: Option<f64>,
     /// Seed of questions, answers and adapters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,

@@ -33,6 +33,9 @@ pub fn complete(request: RunRequest, config: &Config) -> Result<RunRequest, Jobs
         max_tokens: Some(settings.max_tokens),
         learning_rate: Some(settings.learning_rate),
         beta: Some(settings.beta),
+        target_kl: Some(settings.target_kl),
+        agreement: Some(settings.agreement),
+        anchor: Some(settings.anchor),
         seed: Some(settings.seed),
     };
     Ok(RunRequest { sft, policy, ..request })
@@ -51,9 +54,9 @@ pub fn policy_settings(options: &PolicyOptions, config: &PolicyConfig) -> Result
         max_tokens: options.max_tokens.unwrap_or(config.max_tokens),
         learning_rate: options.learning_rate.unwrap_or(config.learning_rate),
         beta: options.beta.unwrap_or(config.beta),
-        target_kl: config.target_kl,
-        agreement: config.agreement,
-        anchor: config.anchor,
+        target_kl: options.target_kl.unwrap_or(config.target_kl),
+        agreement: options.agreement.unwrap_or(config.agreement),
+        anchor: options.anchor.unwrap_or(config.anchor),
         seed: options.seed.unwrap_or(config.seed),
     };
     in_range(settings.problem())?;
@@ -95,8 +98,11 @@ mod tests {
         config.sft.rank = 8;
         let mut request = RunRequest::new(Stage::Sft);
         request.sft.epochs = Some(3);
+        config.policy.agreement = 2.0;
+        config.policy.target_kl = 3.0;
         let whole = complete(request, &config).unwrap();
         assert_eq!((whole.sft.rank, whole.sft.epochs), (Some(8), Some(3)));
+        assert_eq!((whole.policy.agreement, whole.policy.target_kl), (Some(2.0), Some(3.0)));
         // Asked again it stays, whatever the configuration has become.
         assert_eq!(complete(whole.clone(), &Config::default()).unwrap(), whole);
     }

@@ -153,6 +153,8 @@ fn environment(command: &ServerCommand, size: &Size) -> Vec<(&'static str, Strin
         ("ATTUNE_ACCESS__PROXY__OPERATOR_GROUPS", format!("[\"{OPERATORS}\"]")),
         ("ATTUNE_ADMISSION__PER_USER_PER_MINUTE", "0".into()),
         ("ATTUNE_DOCS__WATCH", "false".into()),
+        // A reward model of some hundred answers is trained in less than this, the last rung included.
+        ("ATTUNE_REWARD__BUDGET_MINUTES", "3".into()),
         ("ATTUNE_GENERATION__MAX_TOKENS", tokens.clone()),
         ("ATTUNE_POLICY__MAX_TOKENS", tokens),
         ("ATTUNE_RETRIEVAL__K", size.passages.to_string()),

@@ -31,6 +31,9 @@ const POLICY_OPTIONS = [
   ["max_tokens", "Longest answer, in tokens", "1"],
   ["learning_rate", "Learning rate", "any"],
   ["beta", "Price of a nat", "any"],
+  ["target_kl", "Nats from the fine-tuned model", "any"],
+  ["agreement", "Worth of the human answer", "any"],
+  ["anchor", "Weight of demonstrations", "any"],
 ];
 const ALGORITHMS = [["", "as configured"], ["rloo", "RLOO"], ["grpo", "GRPO"], ["ppo", "PPO"], ["dpo", "DPO"], ["kto", "KTO"], ["best_of_n", "Best of n"]];
 

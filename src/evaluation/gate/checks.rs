@@ -301,8 +301,8 @@ impl Examiner<'_> {
         ]
     }
 
-    /// A loss within the tolerance passes. So does a larger one that chance explains, up to [`BEYOND_CHANCE`] tolerances
-    /// or the whole of one question: of 16 questions, one that turned is 0.0625.
+    /// A loss within the tolerance passes. So does a larger one that chance explains, up to [`BEYOND_CHANCE`]
+    /// tolerances.
     fn no_loss(&self, kept: &Kept<'_>) -> Check {
         let tolerance = self.thresholds.tolerance;
         let Kept { name, what, current, candidate, needed } = *kept;
@@ -321,8 +321,7 @@ impl Examiner<'_> {
             return Check { sentence, outcome: Outcome::Failed, ..gauge(None) };
         };
         let within = difference >= -tolerance;
-        let most = (BEYOND_CHANCE * tolerance).max((current.len() as f64).recip());
-        let by_chance = difference >= -most && interval.1 >= 0.0;
+        let by_chance = difference >= -BEYOND_CHANCE * tolerance && interval.1 >= 0.0;
         let verdict = match (within, by_chance) {
             (true, _) => "within the allowed loss",
             (false, true) => "more than the allowed loss, but chance explains it; allowed is a loss",

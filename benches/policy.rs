@@ -15,8 +15,8 @@ mod planted;
 #[path = "../tests/learning/tiny.rs"]
 mod tiny;
 
-use attune::policy::{Algorithm, Settings, best_of_kl};
-use planted::{World, settings};
+use attune::policy::Settings;
+use planted::{ALGORITHMS, World, settings};
 
 /// Steps whose figures are printed.
 const SHOWN: [u64; 6] = [1, 5, 10, 20, 30, 40];
@@ -28,21 +28,9 @@ fn main() {
     let steps: String = SHOWN.iter().map(|step| format!(" {step} |")).collect();
     println!("| algorithm | |{steps} unseen | KL | best of n | share kept |");
     println!("|---|---|{}---:|---:|---:|---:|", "---:|".repeat(SHOWN.len()));
-    for settings in all() {
-        row(&world, before, &settings);
+    for algorithm in ALGORITHMS {
+        row(&world, before, &settings(algorithm));
     }
-}
-
-/// The settings that `tests/learning` holds to its bounds.
-fn all() -> [Settings; 6] {
-    [
-        settings(Algorithm::Rloo),
-        Settings { updates: 2, ..settings(Algorithm::Grpo) },
-        Settings { updates: 2, ..settings(Algorithm::Ppo) },
-        settings(Algorithm::Dpo),
-        settings(Algorithm::Kto),
-        Settings { steps: 12, ..settings(Algorithm::BestOfN) },
-    ]
 }
 
 /// Two rows: what an algorithm's own figures say by step, and what it made.
@@ -54,12 +42,11 @@ fn row(world: &World, before: f64, settings: &Settings) {
         }
     });
     let after = world.examine(&optimised);
-    let n = (1..=64).find(|n| best_of_kl(*n) >= after.kl).unwrap_or(64);
-    let best = world.best(n);
-    let curve = |names: [&str; 2]| -> String {
+    let (n, best) = world.best_at(after.kl);
+    let curve = |names: &[&str]| -> String {
         let figure = |step: u64| {
             let (_, metrics) = curves.iter().find(|(done, _)| *done == step)?;
-            names.iter().find_map(|name| metrics.get(name))
+            names.iter().find_map(|name| metrics.get(*name))
         };
         SHOWN.iter().map(|step| figure(*step).map_or(" |".into(), |value| format!(" {value:.3} |"))).collect()
     };
@@ -68,9 +55,9 @@ fn row(world: &World, before: f64, settings: &Settings) {
     let share = (after.reward - before) / (best - before);
     println!(
         "| {name} | reward |{} {:.3} | {:.2} | {best:.3} (n = {n}) | {share:.2} |",
-        curve(["reward", "rewards/margins"]),
+        curve(&["reward", "rewards/margins"]),
         after.reward,
         after.kl
     );
-    println!("| | KL |{} | | | |", curve(["kl", "kl"]));
+    println!("| | KL |{} | | | |", curve(&["kl"]));
 }

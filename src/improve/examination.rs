@@ -21,7 +21,7 @@ use crate::sft;
 /// Longest answer of an examination, in tokens; answers of the sample handbook's people have 8 to 60.
 const MOST_TOKENS: usize = 96;
 /// Answers drawn together: the matrix products reach most of their rate, the memory stays small.
-pub(super) const TOGETHER: usize = 32;
+const TOGETHER: usize = 32;
 /// Answers whose probabilities the server compares before it serves the generation.
 const PARITY_ANSWERS: usize = 8;
 
@@ -222,7 +222,7 @@ pub fn examine(
     phase: &str,
 ) -> Result<Answers, ImproveError> {
     let workshop = examining.workshop;
-    let answers = drawn(examining, (decoder, questions), phase)?;
+    let answers = greedy(examining, (decoder, questions), phase)?;
     let tokens: Vec<sft::Example> = questions.iter().map(|question| question.tokens.clone()).collect();
     let likelihoods = sft::log_likelihoods(decoder, None, &tokens)?;
     let parity = questions.iter().zip(&answers).take(PARITY_ANSWERS).map(|(question, answer)| ParitySample {
@@ -238,17 +238,29 @@ pub fn examine(
 }
 
 /// A model's greedy answers to questions, in their order.
-fn drawn(
-    Examining { workshop, report }: Examining<'_>,
+fn greedy(
+    examining: Examining<'_>,
     (decoder, questions): (&Decoder, &[Question]),
     phase: &str,
 ) -> Result<Vec<Completion>, ImproveError> {
-    let requests: Vec<SampleRequest> = questions
-        .iter()
-        .map(|question| SampleRequest { prompt: question.tokens.prompt.clone(), completions: 1, seed: 0 })
-        .collect();
-    let sampling = Examining { workshop, report }.sampling();
-    let total = questions.len() as u64;
+    let answers = drawn(examining, (decoder, questions.iter()), (examining.sampling(), 1), phase)?;
+    Ok(answers.into_iter().flatten().collect())
+}
+
+/// A model's answers to questions, `completions` to each, in their order; every answer has a random stream of its own.
+pub(super) fn drawn<'q>(
+    Examining { workshop, report }: Examining<'_>,
+    (decoder, questions): (&Decoder, impl Iterator<Item = &'q Question>),
+    (sampling, completions): (Sampling, usize),
+    phase: &str,
+) -> Result<Vec<Vec<Completion>>, ImproveError> {
+    let request = |(question, at): (&Question, u64)| SampleRequest {
+        prompt: question.tokens.prompt.clone(),
+        completions,
+        seed: at * completions as u64,
+    };
+    let requests: Vec<SampleRequest> = questions.zip(0..).map(request).collect();
+    let total = (requests.len() * completions) as u64;
     let sampler = Sampler::new(decoder, workshop.codec.eos_ids(), TOGETHER);
     report.progress(phase, 0, total);
     let mut known = 0;
@@ -262,10 +274,10 @@ fn drawn(
     if report.cancelled() {
         return Err(ImproveError::Interrupted);
     }
-    Ok(answers.into_iter().flatten().collect())
+    Ok(answers)
 }
 
-/// The same, as they would be shown.
+/// A model's greedy answers to questions, as they would be shown.
 fn shown(
     examining: Examining<'_>,
     (decoder, questions): (&Decoder, &[Question]),
@@ -274,11 +286,11 @@ fn shown(
     if questions.is_empty() {
         return Ok(Vec::new());
     }
-    let workshop = examining.workshop;
-    let answers = drawn(examining, (decoder, questions), phase)?;
-    let shown = questions.iter().zip(&answers).map(|(question, answer)| {
-        question.shown(&workshop.said(&answer.tokens, answer.ended), &workshop.config).text
-    });
+    let answers = greedy(examining, (decoder, questions), phase)?;
+    let shown = questions
+        .iter()
+        .zip(&answers)
+        .map(|(question, answer)| question.answered(examining.workshop, (&answer.tokens, answer.ended)).text);
     Ok(shown.collect())
 }
 
@@ -287,8 +299,8 @@ fn sample(
     (question, answer): (&Question, &Completion),
     log_likelihood: f64,
 ) -> Result<(Sample, f64), ImproveError> {
-    let said = workshop.said(&answer.tokens, answer.ended);
-    let Shown { text, citations, invalid_marks } = question.shown(&said, &workshop.config);
+    let Shown { text, citations, invalid_marks } =
+        question.answered(workshop, (&answer.tokens, answer.ended));
     let asked = question.example.messages.last().map(|message| message.content.clone());
     let right = question.right_pages(&workshop.config);
     let cited: Vec<&str> = citations.iter().map(|citation| citation.document_id.as_str()).collect();

@@ -44,6 +44,12 @@ impl Question {
         chat::shown(answered, config.generation.citation_overlap)
     }
 
+    /// What the chat would show of a model's tokens; `ended` when the last of them ends the turn.
+    #[must_use]
+    pub fn answered(&self, workshop: &Workshop, (tokens, ended): (&[u32], bool)) -> Shown {
+        self.shown(&workshop.said(tokens, ended), &workshop.config)
+    }
+
     /// Texts of the passages in the prompt, in the order of their numbers.
     #[must_use]
     pub fn passage_texts(&self) -> Vec<String> {
@@ -83,17 +89,19 @@ impl Work<'_> {
         let workshop = self.workshop.clone();
         let asked = self.asked(&snapshot).await?;
         let material = tokio::task::spawn_blocking(move || {
-            let tokens = |split: Split| -> Result<Vec<sft::Example>, ImproveError> {
-                snapshot.side(split).map(|row| Ok(question(&workshop, row)?.tokens)).collect()
-            };
-            let (train, validation) = (tokens(Split::Train)?, tokens(Split::Validation)?);
             let held_out = snapshot.side(Split::HeldOut).take(MOST_QUESTIONS);
             let questions = questions(&workshop, held_out)?;
+            let mut practice = self::questions(&workshop, snapshot.side(Split::Train))?;
+            let mut further = self::questions(&workshop, snapshot.side(Split::Validation))?;
+            let tokens = |questions: &[Question]| -> Vec<sft::Example> {
+                questions.iter().map(|question| question.tokens.clone()).collect()
+            };
+            let (train, validation) = (tokens(&practice), tokens(&further));
             let (kept, practised): (Vec<_>, Vec<_>) = asked.iter().partition(|row| is_kept(row));
-            let further = snapshot.side(Split::Validation).chain(kept).take(MOST_FURTHER);
-            let further = self::questions(&workshop, further)?;
-            let practice = snapshot.side(Split::Train).chain(practised);
-            let practice = self::questions(&workshop, practice)?;
+            practice.extend(self::questions(&workshop, practised)?);
+            further.truncate(MOST_FURTHER);
+            let room = MOST_FURTHER - further.len();
+            further.extend(self::questions(&workshop, kept.into_iter().take(room))?);
             let decoder = Decoder::open(workshop.base.trained_weights())?;
             Ok::<_, ImproveError>(Material {
                 snapshot,

@@ -162,8 +162,7 @@ impl<'a> Practice<'a> {
         let mut shown = Vec::with_capacity(rollouts.len());
         for rollout in rollouts {
             let question = &self.questions[rollout.prompt];
-            let said = self.workshop.said(&rollout.tokens, rollout.ended);
-            shown.push((question, question.shown(&said, &self.workshop.config)));
+            shown.push((question, question.answered(self.workshop, (&rollout.tokens, rollout.ended))));
         }
         let answers: Vec<(&Question, &str)> =
             shown.iter().map(|(question, shown)| (*question, shown.text.as_str())).collect();

@@ -2,13 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::examination::{Answers, Examining};
+use super::examination::{Answers, Examining, drawn};
 use super::optimisation::Made;
 use super::rewarding::Rewarding;
 use super::{ImproveError, Question};
 use crate::evaluation::gate::{Duel, Gains, Judgement, Method, Scores, Thresholds, decide};
 use crate::evaluation::statistics::mean;
-use crate::nn::{Completion, Decoder, SampleRequest, Sampler, Sampling};
+use crate::nn::{Completion, Decoder, Sampling};
 use crate::policy::best_of;
 use crate::reward::Score;
 
@@ -121,27 +121,11 @@ impl Compared<'_> {
         examining: Examining<'_>,
         questions: usize,
     ) -> Result<Vec<f64>, ImproveError> {
-        let Examining { workshop, report } = examining;
-        let requests: Vec<SampleRequest> = (self.questions().take(questions).zip(0..))
-            .map(|(question, at)| SampleRequest {
-                prompt: question.tokens.prompt.clone(),
-                completions: BEST_OF,
-                // Streams of their own.
-                seed: at * BEST_OF as u64,
-            })
-            .collect();
         let sampling = Sampling { temperature: 1.0, top_p: 1.0, ..examining.sampling() };
-        let sampler = Sampler::new(self.current.0, workshop.codec.eos_ids(), super::examination::TOGETHER);
-        let total = (questions * BEST_OF) as u64;
-        let drawn = sampler.sample(&requests, sampling, |done| {
-            report.progress("best of 4", done as u64, total);
-            !report.cancelled()
-        })?;
-        if report.cancelled() {
-            return Err(ImproveError::Interrupted);
-        }
+        let asked = (self.current.0, self.questions().take(questions));
+        let drawn = drawn(examining, asked, (sampling, BEST_OF), "best of 4")?;
         let shown = |(question, completion): (&Question, &Completion)| {
-            question.shown(&workshop.said(&completion.tokens, completion.ended), &workshop.config).text
+            question.answered(examining.workshop, (&completion.tokens, completion.ended)).text
         };
         let each = self.questions().zip(&drawn).flat_map(|(question, completions)| {
             completions.iter().map(move |completion| (question, completion))

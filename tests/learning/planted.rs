@@ -4,7 +4,7 @@
 use attune::nn::{AdapterShape, Decoder};
 use attune::policy::{
     Algorithm, Direct, Drawing, Material, Optimised, Prompt, Rollout, Rules, Settings, Step, TokenJudged,
-    TokenPair, ValueSettings, best_of, draw, kl_to_reference, optimise,
+    TokenPair, ValueSettings, best_of, best_of_kl, draw, kl_to_reference, optimise,
 };
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -28,12 +28,18 @@ pub(crate) fn planted(rollout: &Rollout) -> f64 {
     high as f64 / rollout.tokens.len() as f64
 }
 
+pub(crate) const ALGORITHMS: [Algorithm; 6] =
+    [Algorithm::Rloo, Algorithm::Grpo, Algorithm::Ppo, Algorithm::Dpo, Algorithm::Kto, Algorithm::BestOfN];
+
 pub(crate) fn settings(algorithm: Algorithm) -> Settings {
+    let clipped = matches!(algorithm, Algorithm::Grpo | Algorithm::Ppo);
     Settings {
         algorithm,
+        updates: if clipped { 2 } else { 1 },
         adapter: AdapterShape { rank: 8, alpha: 16.0, dropout: 0.0 },
         learning_rate: 1.5e-3,
-        steps: 40,
+        // Best-of-n pays no price for KL and would go on; 12 steps take it about as far as the others.
+        steps: if algorithm == Algorithm::BestOfN { 12 } else { 40 },
         max_tokens: MOST,
         rules: Rules { repetition: 0.0, missing_end: 0.0, overlong: 0.0 },
         value: ValueSettings { learning_rate: 0.02, ..ValueSettings::default() },
@@ -124,15 +130,22 @@ impl World {
         Examined { reward: mean(answers.iter().map(planted)), kl }
     }
 
+    /// How many answers of the reference are as far from it, the best of them taken, as this KL (nats), and the mean
+    /// reward of that best.
+    pub(crate) fn best_at(&self, kl: f64) -> (usize, f64) {
+        let n = (1..=64).find(|n| best_of_kl(*n) >= kl).unwrap_or(64);
+        (n, self.best(n))
+    }
+
     /// Mean reward of the best of `n` answers of the reference.
-    pub(crate) fn best(&self, n: usize) -> f64 {
+    fn best(&self, n: usize) -> f64 {
         let answers = self.answers(&self.decoder, &self.unseen, n);
         let rewards: Vec<f64> = answers.iter().map(planted).collect();
         mean(best_of(&rewards, n).into_iter().map(|place| rewards[place]))
     }
 }
 
-pub(crate) fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
+fn mean(values: impl ExactSizeIterator<Item = f64>) -> f64 {
     let count = values.len() as f64;
     values.sum::<f64>() / count
 }

@@ -274,6 +274,15 @@ impl<'a> Work<'a> {
         Ok((Some(learnt), rewarding))
     }
 
+    /// What of the ledger it may learn from.
+    fn options(&self) -> snapshot::Options {
+        snapshot::Options {
+            include_restricted: self.run.request.sft.include_restricted,
+            except_users: self.workshop.config.training.except_users.clone(),
+            ..snapshot::Options::default()
+        }
+    }
+
     /// The snapshot this run learns from: taken once, then kept, so that a resumed run learns from the same.
     async fn dataset(&self) -> Result<Snapshot, ImproveError> {
         let (name, data_dir) = (self.folder.join("dataset"), &self.workshop.config.data_dir);
@@ -281,10 +290,7 @@ impl<'a> Work<'a> {
             Ok(hash) => snapshot::load(data_dir, hash.trim()).map_err(ImproveError::Dataset)?,
             Err(_) => {
                 self.report.progress("dataset", 0, 1);
-                let options = snapshot::Options {
-                    include_restricted: self.run.request.sft.include_restricted,
-                    ..snapshot::Options::default()
-                };
+                let options = self.options();
                 let grounding = self.workshop.grounding();
                 let taken = snapshot::take(self.workshop.ledger.as_ref(), &grounding, &options).await;
                 let taken = taken.map_err(ImproveError::Dataset)?;

@@ -2,8 +2,8 @@
 //! and give thumbs over HTTP, the server learns, and a hidden judge compares before and after.
 //!
 //! 1. The train questions of a question file are imported as demonstrations.
-//! 2. The base model answers the held-out questions.
-//! 3. A run of stage `sft` is promoted, and answers them too.
+//! 2. The base model answers the held-out questions, asked by an examiner from whom the server does not learn.
+//! 3. A run of stage `sft` is promoted, and answers them too. Employees ask what else the file has.
 //! 4. Employees ask train questions of it, get two answers each, and vote; 15% of the votes say the opposite of what
 //!    they think.
 //! 5. A run of stage `improve` is promoted if the gate lets it, and answers the held-out questions.

@@ -59,7 +59,7 @@ pub struct PolicyConfig {
     pub beta: f64,
     /// Nats an answer may be away from the fine-tuned model, above 0 and at most 100. Default 6.
     pub target_kl: f64,
-    /// What an answer gains that says all of the human answer to its question, where there is one (token F1 times this,
+    /// What an answer gains that says all of the human answer to its question, where there is one (token F2 times this,
     /// in standard deviations of reward), 0 to 20. Default 4: what people like must not cost what is right.
     pub agreement: f64,
     /// Weight of the demonstrations' negative log-likelihood in the loss, 0 to 10. Default 0.2.

@@ -30,11 +30,13 @@ pub struct TrainingConfig {
     /// Whether training keeps only layers' inputs between forward and backward (gradient checkpointing): less memory, a
     /// third more work, the same result. Default `false`.
     pub recompute: bool,
+    /// People whose questions, votes and thumbs are not learnt from: probes that watch the server, say. Default none.
+    pub except_users: Vec<String>,
 }
 
 impl Default for TrainingConfig {
     fn default() -> Self {
-        Self { worker: WorkerMode::Auto, nice: 5, threads: 0, recompute: false }
+        Self { worker: WorkerMode::Auto, nice: 5, threads: 0, recompute: false, except_users: Vec::new() }
     }
 }
 

@@ -136,7 +136,8 @@ impl Judgements {
     }
 }
 
-/// Takes every choice and thumb. Of rows that not everybody may see none are taken, unless asked for. The side of a row
+/// Takes every choice and thumb but those of people who are left out. Of rows that not everybody may see none are taken,
+/// unless asked for. The side of a row
 /// follows from its question as in [`super::snapshot::take`]; what validates there is learnt from here, for a reward
 /// model is chosen by cross-validation.
 ///
@@ -145,8 +146,8 @@ impl Judgements {
 pub async fn take(ledger: &dyn Ledger, options: &Options) -> Result<Judgements> {
     let pairs: Vec<PreferenceRow> = signals::preferences(ledger).try_collect().await?;
     let thumbs: Vec<UnpairedRow> = signals::unpaired(ledger).try_collect().await?;
-    let mut rows: Vec<Judgement> =
-        pairs.into_iter().map(of_pair).chain(thumbs.into_iter().map(of_thumb)).collect();
+    let all = pairs.into_iter().map(of_pair).chain(thumbs.into_iter().map(of_thumb));
+    let mut rows: Vec<Judgement> = all.filter(|row| !options.leaves_out(user(row))).collect();
     // Oldest first, those for everybody before the others, so that no restricted row changes where another one goes.
     rows.sort_by_cached_key(|row| (!row.access.is_public(), created(row), row.ids.clone()));
     let asked: Vec<Asked> = rows.iter().map(|row| Asked::new(conversation(row), None)).collect();
@@ -262,6 +263,13 @@ fn conversation(row: &Judgement) -> &[Message] {
     }
 }
 
+fn user(row: &Judgement) -> Option<&str> {
+    match &row.signal {
+        Signal::Pair(pair) => pair.user.as_deref(),
+        Signal::Thumb(thumb) => thumb.user.as_deref(),
+    }
+}
+
 fn created(row: &Judgement) -> i64 {
     match &row.signal {
         Signal::Pair(pair) => pair.created,
@@ -313,6 +321,9 @@ mod tests {
         assert!(load(h.folder(), &"0".repeat(64)).is_err());
         let again = take(&*h.ledger, &Options::default()).await.unwrap();
         assert_eq!(again.hash(), taken.hash());
+        let except = Options { except_users: vec!["bob".into()], ..Options::default() };
+        let without = take(&*h.ledger, &except).await.unwrap();
+        assert_eq!((without.preferences().pairs.len(), without.preferences().thumbs.len()), (1, 0));
     }
 
     #[tokio::test]

@@ -142,7 +142,7 @@ pub struct Summary {
 }
 
 /// What to take.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Whether rows that not everybody may see are taken too.
     pub include_restricted: bool,
@@ -150,6 +150,15 @@ pub struct Options {
     pub shares: Shares,
     /// What stays on one side.
     pub split_by: SplitBy,
+    /// People whose questions, votes and thumbs are left out.
+    pub except_users: Vec<String>,
+}
+
+impl Options {
+    /// Whether what this person asked or said is left out.
+    pub(super) fn leaves_out(&self, user: Option<&str>) -> bool {
+        user.is_some_and(|user| self.except_users.iter().any(|except| except == user))
+    }
 }
 
 /// Rows under one hash. All rows are in memory; nothing else is.

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::{ImproveError, Work, Workshop, write_whole};
 use crate::chat::{self, Answered, Shown};
 use crate::config::Config;
-use crate::dataset::snapshot::{self, Example, Options, Snapshot, Split};
+use crate::dataset::snapshot::{self, Example, Snapshot, Split};
 use crate::domain::{AccessLabel, Message, PassageRef, Stage};
 use crate::nn::Decoder;
 use crate::prompt::{Demonstrated, PromptParts};
@@ -19,9 +19,8 @@ use crate::sft;
 const MOST_QUESTIONS: usize = 200;
 /// Most questions people asked that are practised on: a run takes a few hundred, and the newest say most.
 const MOST_ASKED: usize = 500;
-/// Of so many asked questions one is kept from practice: policies are compared on it.
-const KEPT_OF: u8 = 3;
-/// Most further questions of a comparison: with the held-out ones enough to tell 0.6 from 0.5.
+/// Further questions of a comparison: with the held-out ones enough to tell 0.6 from 0.5. Asked questions are kept from
+/// practice until there are so many: without them no comparison is sure, while demonstrations can be practised on too.
 const MOST_FURTHER: usize = 100;
 
 /// A question to be examined on.
@@ -97,11 +96,10 @@ impl Work<'_> {
                 questions.iter().map(|question| question.tokens.clone()).collect()
             };
             let (train, validation) = (tokens(&practice), tokens(&further));
-            let (kept, practised): (Vec<_>, Vec<_>) = asked.iter().partition(|row| is_kept(row));
-            practice.extend(self::questions(&workshop, practised)?);
             further.truncate(MOST_FURTHER);
-            let room = MOST_FURTHER - further.len();
-            further.extend(self::questions(&workshop, kept.into_iter().take(room))?);
+            let (kept, practised) = kept(&asked, MOST_FURTHER - further.len());
+            practice.extend(self::questions(&workshop, practised)?);
+            further.extend(self::questions(&workshop, kept)?);
             let decoder = Decoder::open(workshop.base.trained_weights())?;
             Ok::<_, ImproveError>(Material {
                 snapshot,
@@ -127,8 +125,7 @@ impl Work<'_> {
         {
             return Ok(asked);
         }
-        let options =
-            Options { include_restricted: self.run.request.sft.include_restricted, ..Options::default() };
+        let options = self.options();
         let ledger = self.workshop.ledger.as_ref();
         let asked = snapshot::asked(ledger, (snapshot, &options), MOST_ASKED).await;
         let asked = asked.map_err(ImproveError::Dataset)?;
@@ -146,10 +143,16 @@ impl Material {
     }
 }
 
-/// Whether an asked question is kept to compare policies on, by a hash of its words.
-fn is_kept(row: &Example) -> bool {
-    let asked = row.messages.last().map_or("", |message| message.content.as_str());
-    Sha256::digest(format!("attune kept\0{}", asked.trim().to_lowercase()))[0] % KEPT_OF == 0
+/// The asked questions that are kept to compare policies on, at most `room`, and those that are practised on: by a hash
+/// of their words, so that neither the newest nor the oldest are preferred.
+fn kept(asked: &[Example], room: usize) -> (Vec<&Example>, Vec<&Example>) {
+    let mut asked: Vec<&Example> = asked.iter().collect();
+    asked.sort_by_cached_key(|row| {
+        let words = row.messages.last().map_or("", |message| message.content.as_str());
+        <[u8; 32]>::from(Sha256::digest(format!("attune kept\0{}", words.trim().to_lowercase())))
+    });
+    let practised = asked.split_off(room.min(asked.len()));
+    (asked, practised)
 }
 
 /// Rows as questions, in their order.

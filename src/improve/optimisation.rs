@@ -10,7 +10,7 @@ use super::{ImproveError, Work, Workshop};
 use crate::chat::Shown;
 use crate::config::PolicyConfig;
 use crate::dataset::judgements::Signal;
-use crate::evaluation::metrics::{token_f1, without_marks};
+use crate::evaluation::metrics::{token_f2, without_marks};
 use crate::jobs::Reporter;
 use crate::nn::{Adapter, AdapterShape, Decoder};
 use crate::policy::{self, Algorithm, Control, KlPrice, Optimised, PolicyError, TokenJudged, TokenPair};
@@ -176,7 +176,7 @@ impl<'a> Practice<'a> {
             }
             let human = &question.example.response;
             if !human.is_empty() {
-                reward += self.agreement * token_f1(&without_marks(&shown.text), &without_marks(human));
+                reward += self.agreement * token_f2(&without_marks(&shown.text), &without_marks(human));
             }
             reward - UNGROUNDED * (shown.invalid_marks as f64).min(MOST_MARKS)
         };

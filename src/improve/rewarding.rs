@@ -8,7 +8,6 @@ use sha2::{Digest, Sha256};
 use super::candidate::write_reports;
 use super::{ImproveError, Question, Work, io, write_whole};
 use crate::dataset::judgements::{self, Judgements};
-use crate::dataset::snapshot::Options;
 use crate::domain::{ActiveRole, GenerationId, GenerationKind, Outcome, Stage, Verdict, now};
 use crate::evaluation::gate::RewardModelScores;
 use crate::nn::Decoder;
@@ -121,9 +120,7 @@ impl Work<'_> {
             return judgements::load(data_dir, hash.trim()).map_err(ImproveError::Dataset);
         }
         self.report.progress("judgements", 0, 1);
-        let options =
-            Options { include_restricted: self.run.request.sft.include_restricted, ..Options::default() };
-        let taken = judgements::take(self.workshop.ledger.as_ref(), &options).await;
+        let taken = judgements::take(self.workshop.ledger.as_ref(), &self.options()).await;
         let taken = taken.map_err(ImproveError::Dataset)?;
         taken.write(data_dir).map_err(ImproveError::Dataset)?;
         write_whole(&name, taken.hash().as_bytes())?;

@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::answers::Answer;
 use super::client::{Client, text};
 use super::journal::Journal;
-use super::people::employee;
-use super::questions::Questions;
+use super::people::{EXAMINER, employee};
+use super::questions::{Question, Questions};
 use super::report::{Answered, Facts, Report, RunRow, figure};
 use super::voting::{Row, Votes};
 use super::{Plan, SimulateError, Watch};
@@ -101,6 +101,7 @@ impl<'a> Company<'a> {
         let base = self.answers("base").await?;
         let tuning = self.run("sft").await?;
         let tuned = self.answers_after(&tuning, "fine-tuned", &base).await?;
+        self.ask_around().await?;
         let votes = self.vote().await?;
         let improving = self.run("improve").await?;
         let last = self.answers_after(&improving, "final", &tuned).await?;
@@ -143,19 +144,38 @@ impl<'a> Company<'a> {
         self.done("import", began)
     }
 
-    /// Answers of the generation that is active to the questions kept for the end.
+    /// Employees ask what else they want to know, and say nothing of the answers.
+    async fn ask_around(&mut self) -> Result<(), SimulateError> {
+        let questions = std::mem::take(&mut self.questions.others);
+        let asked = self.ask_all("other", (&questions, &employee)).await;
+        self.questions.others = questions;
+        asked.map(|_| ())
+    }
+
+    /// Answers of the generation that is active to the questions that are never learnt from.
     async fn answers(&mut self, name: &'static str) -> Result<Vec<Answer>, SimulateError> {
+        let questions = std::mem::take(&mut self.questions.held_out);
+        let asked = self.ask_all(name, (&questions, &|_| EXAMINER.to_owned())).await;
+        self.questions.held_out = questions;
+        asked
+    }
+
+    async fn ask_all(
+        &mut self,
+        name: &'static str,
+        (questions, who): (&[Question], &(dyn Fn(usize) -> String + Sync)),
+    ) -> Result<Vec<Answer>, SimulateError> {
         let mut journal: Journal<Answer> = self.journal(&format!("{name}.jsonl"))?;
         let (began, first) = (Instant::now(), journal.rows().len());
-        let total = self.questions.held_out.len();
+        let total = questions.len();
         let pace = self.pace(&format!("{name} answers"), first);
         while journal.rows().len() < total {
             let done = journal.rows().len();
             pace.tell(done, total);
-            let some = self.questions.held_out.iter().enumerate().skip(done).take(AT_ONCE);
+            let some = questions.iter().enumerate().skip(done).take(AT_ONCE);
             let asked = some.map(|(n, question)| {
-                let client = &self.client;
-                async move { client.ask(&employee(n), question).await }
+                let (client, user) = (&self.client, who(n));
+                async move { client.ask(&user, question).await }
             });
             for answer in try_join_all(asked).await? {
                 let expected = journal.rows().first().map_or(&answer.generation, |first| &first.generation);

@@ -6,6 +6,8 @@ use rand_chacha::ChaCha8Rng;
 
 /// How many employees there are.
 pub(super) const PEOPLE: usize = 24;
+/// Who asks what is examined: the server learns nothing from it.
+pub(super) const EXAMINER: &str = "examiner";
 /// Votes in a block, of which exactly [`FLIPPED`] are turned round: 15%.
 const BLOCK: usize = 20;
 /// Votes of a block that are turned round: people click wrongly, disagree and change their minds.

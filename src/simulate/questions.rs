@@ -53,8 +53,10 @@ impl Question {
 pub(super) struct Questions {
     /// Imported as demonstrations, and asked by employees who vote.
     pub(super) train: Vec<Question>,
-    /// Asked of every generation at the end; never learnt from.
+    /// Asked of every generation; never learnt from.
     pub(super) held_out: Vec<Question>,
+    /// Asked by employees who say nothing of the answers.
+    pub(super) others: Vec<Question>,
 }
 
 impl Questions {
@@ -97,10 +99,10 @@ impl Questions {
             let train = usable.split_off(held_out.min(most));
             (usable, train)
         };
-        kept.truncate(held_out);
+        let others = kept.split_off(held_out.min(kept.len()));
         // The order of the file, so that it is imported alike whatever is kept.
         train.sort_by(|a, b| a.id.cmp(&b.id));
-        Self { train, held_out: kept }
+        Self { train, held_out: kept, others }
     }
 
     /// The demonstrations as JSON Lines, as `attune import` reads them.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use tokio::process::{Child, Command};
 
+use super::people::EXAMINER;
 use super::{SimulateError, Size};
 
 /// Who is an operator, by the group that the simulation puts in its header.
@@ -160,6 +161,7 @@ fn environment(command: &ServerCommand, size: &Size) -> Vec<(&'static str, Strin
         ("ATTUNE_RETRIEVAL__K", size.passages.to_string()),
         ("ATTUNE_RETRIEVAL__PASSAGE_TOKENS", size.passage_tokens.to_string()),
         ("ATTUNE_TRAINING__WORKER", "auto".into()),
+        ("ATTUNE_TRAINING__EXCEPT_USERS", format!("[\"{EXAMINER}\"]")),
         ("ATTUNE_AUTOMATION__STAGE", "off".into()),
     ]
 }

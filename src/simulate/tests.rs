@@ -201,7 +201,14 @@ async fn employees_vote_the_server_learns_and_the_judge_compares() {
     let seen = scripted.lock().unwrap();
     assert_eq!(seen.runs, ["sft", "improve"]);
     // 40 votes; every fourth question gave no choice. Employees vote, only the operator is in the operators' group.
-    assert_eq!((seen.votes.len(), seen.count("POST vote"), seen.count("POST chat")), (40, 40, 12));
+    assert_eq!((seen.votes.len(), seen.count("POST vote"), seen.count("POST chat")), (40, 40, 13));
+    let by =
+        |name: &str| seen.calls.iter().filter(|(call, user, _)| call == "POST chat" && user == name).count();
+    assert_eq!(
+        (by("examiner"), by("employee-01")),
+        (12, 1),
+        "nothing that is examined is asked by an employee"
+    );
     let mut voters: Vec<&str> = seen
         .calls
         .iter()
@@ -231,6 +238,7 @@ async fn employees_vote_the_server_learns_and_the_judge_compares() {
         "base answers",
         "run sft",
         "fine-tuned answers",
+        "other answers",
         "votes",
         "run improve",
         "final answers",
@@ -251,7 +259,7 @@ async fn a_second_start_goes_on_where_the_first_one_stopped() {
         let seen = scripted.lock().unwrap();
         assert_eq!((seen.votes.len(), report.votes, report.flipped), (40, 40, 6));
         let calls = ["POST import", "POST chat", "POST runs"].map(|call| seen.count(call));
-        assert_eq!(calls, [1, 12, 2], "nothing is done twice");
+        assert_eq!(calls, [1, 13, 2], "nothing is done twice");
     }
     // And a third start asks nothing more than the scores.
     let before = scripted.lock().unwrap().calls.len();

@@ -15,7 +15,8 @@ use crate::{
 
 /// Questions that people asked and the model answered, each once, with the passages of its newest answer, newest first;
 /// at most `most`. They have no ideal response. Left out are those that `snapshot` has among its rows to learn from,
-/// those that resemble what it examines a model on, and those that not everybody may see, unless asked for.
+/// those that resemble what it examines a model on, those that not everybody may see, unless asked for, and those of
+/// people who are left out.
 ///
 /// # Errors
 /// When the ledger fails.
@@ -31,6 +32,9 @@ pub async fn asked(
     let mut answers = signals::answered(ledger);
     while let Some(answer) = answers.try_next().await? {
         let visible = options.include_restricted || answer.access.is_public();
+        if options.leaves_out(Some(&answer.user)) {
+            continue;
+        }
         let asked = Asked::new(&answer.messages, None);
         if visible && seen.insert(asked.key(SplitBy::Question)) {
             found.push((answer, asked));
@@ -97,6 +101,8 @@ mod tests {
         let all = asked(&*h.ledger, (&empty, &options), 10).await.unwrap();
         assert_eq!(all.len(), 2, "{all:?}");
         assert_eq!(asked(&*h.ledger, (&empty, &options), 1).await.unwrap().len(), 1);
+        let except = Options { except_users: vec!["ada".into()], ..Options::default() };
+        assert_eq!(asked(&*h.ledger, (&empty, &except), 10).await.unwrap(), []);
 
         for split in [Split::HeldOut, Split::Validation, Split::Train] {
             let row = Example { split, ..all[0].clone() };

@@ -64,6 +64,11 @@ impl<'a> Reading<'a> {
         Ok(Self { question, grounded, passages, passage_sentences, answer, marks })
     }
 
+    /// Marks that name a passage.
+    fn valid_marks(&self) -> usize {
+        self.marks.iter().filter(|mark| (1..=self.passages.len()).contains(*mark)).count()
+    }
+
     fn answer_sentences(&self) -> Vec<&str> {
         sentences(&self.answer)
     }
@@ -95,4 +100,26 @@ fn numbers_of(reading: &Reading<'_>, vectors: Option<&Vectors>) -> Vec<f64> {
     let lexical = Lexical::of(reading);
     let cosines = vectors.map_or([0.0; meaning::NAMES.len()], |vectors| vectors.features(reading));
     [lexical.features().as_slice(), &cosines, &form::features(reading)].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_shown_when_it_is_named_or_has_the_answers_words() {
+        let (conversation, passages) =
+            ([Message::user("Where is HR?")], ["The People team sits in room 310.".to_owned()]);
+        let shows = |answer: &str, passages: &[String]| {
+            let item = Item { conversation: &conversation, passages, answer };
+            let row = Extractor::default().features(&[item]).unwrap().remove(0);
+            let place = feature_names().iter().position(|name| *name == "shows a source").unwrap();
+            row.features[place]
+        };
+        assert_eq!(shows("The People team is in room 310.", &passages), 1.0);
+        assert_eq!(shows("Ask around [1].", &passages), 1.0);
+        assert_eq!(shows("Ask around [2].", &passages), 0.0);
+        assert_eq!(shows("Bananas grow in Ecuador.", &passages), 0.0);
+        assert_eq!(shows("HR is somewhere [1].", &[]), 0.0, "there is no source to show");
+    }
 }

@@ -56,7 +56,7 @@ pub(super) fn features(reading: &Reading<'_>) -> [f64; NAMES.len()] {
     let has = |phrases: &[&str]| f64::from(u8::from(phrases.iter().any(|phrase| lower.contains(phrase))));
     let words = word_count(answer) as f64;
     let sentences = reading.answer_sentences().len().max(1) as f64;
-    let valid = reading.marks.iter().filter(|mark| (1..=reading.passages.len()).contains(*mark)).count();
+    let valid = reading.valid_marks();
     let lines = answer.lines().filter(|line| is_item(line)).count();
     let letters = answer.chars().filter(|c| c.is_alphabetic()).count().max(1) as f64;
     let capitals = answer.chars().filter(|c| c.is_uppercase()).count() as f64;

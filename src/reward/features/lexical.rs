@@ -8,7 +8,7 @@ use crate::evaluation::statistics::mean_or_zero;
 /// The feature that alone says how grounded an answer is.
 pub(in crate::reward) const GROUNDED: &str = "answer words in passages";
 
-pub(super) const NAMES: [&str; 22] = [
+pub(super) const NAMES: [&str; 23] = [
     "question words in answer",
     "answer words in question",
     GROUNDED,
@@ -31,7 +31,12 @@ pub(super) const NAMES: [&str; 22] = [
     "first sentence answers",
     "numbers near the question's words",
     "new words beside the question",
+    "shows a source",
 ];
+
+/// Share of an answer's words from which a passage is shown as its source though the answer does not name it, as in chat
+/// (`generation.citation_overlap`): people see the source, not who named it.
+const SHOWN: f64 = 0.35;
 
 /// Passage sentences that say most about the question.
 const FOCUS: usize = 3;
@@ -53,6 +58,9 @@ pub(super) struct Lexical {
     numbers: (HashSet<String>, HashSet<String>),
     names: (HashSet<String>, HashSet<String>),
     kind: f64,
+    /// Whether the answer had passages, and names one.
+    grounded: bool,
+    cites: bool,
 }
 
 impl Lexical {
@@ -77,6 +85,8 @@ impl Lexical {
             numbers: (numbers(&reading.answer), numbers(&known)),
             names: (names(&reading.answer), lower_words(&known)),
             kind: kind(reading.question, &reading.answer),
+            grounded: reading.grounded,
+            cites: reading.valid_marks() > 0,
         }
     }
 
@@ -110,6 +120,7 @@ impl Lexical {
             self.claims.first().map_or(0.0, |claim| share(&self.question, claim)),
             self.beside(&self.numbers.0),
             share(&new, &all),
+            f64::from(u8::from(self.grounded && (self.cites || best >= SHOWN))),
         ]
     }
 

@@ -82,6 +82,36 @@ fn a_liking_for_longer_answers_is_not_rewarded() {
     assert_eq!(report.held_out.unwrap().longer.people, 1.0);
 }
 
+/// People are told apart by what they choose, not by what they call equal: politeness, on which all pairs of the second
+/// kind are ties, changes little, and brevity, which decided the others, is learnt in spite of them.
+#[test]
+fn ties_teach_that_nothing_is_to_be_chosen() {
+    let ties = |preferences: Preferences| {
+        preferences.pairs.into_iter().map(|pair| Pair {
+            id: format!("tie {}", pair.id),
+            cluster: format!("tie {}", pair.cluster),
+            preference: 0.5,
+            held_out: false,
+            ..pair
+        })
+    };
+    let mut preferences = planted("brevity", 150);
+    preferences.pairs.extend(ties(planted("politeness", 150)));
+    let Trained { model, report } = trained(&preferences, &Settings::default());
+    assert_eq!(report.counts.ties, 150);
+    assert!(report.held_out.unwrap().accuracy.share() > 0.95);
+    let probability = |kind: &str| {
+        let pairs = planted(kind, 150).pairs;
+        let chosen = pairs.iter().map(|pair| {
+            let [chosen, rejected] = pair.items();
+            model.compare(&Extractor::default(), (chosen, rejected)).unwrap().probability
+        });
+        chosen.sum::<f64>() / pairs.len() as f64
+    };
+    assert!((probability("politeness") - 0.5).abs() < 0.1, "{}", probability("politeness"));
+    assert!(probability("brevity") > 0.8, "{}", probability("brevity"));
+}
+
 #[test]
 fn a_saved_head_is_read_exactly_and_a_score_does_not_depend_on_its_batch() {
     let preferences = planted("citing", 100);

@@ -107,6 +107,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn tone_and_order_are_counted_in_words() {
+        let conversation = [Message::user("How do I get a badge?")];
+        let count = |name: &str, answer: &str| {
+            let item = Item { conversation: &conversation, passages: &[], answer };
+            let row = Extractor::default().features(&[item]).unwrap().remove(0);
+            row.features[feature_names().iter().position(|feature| *feature == name).unwrap()].exp() - 1.0
+        };
+        let near = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-9, "{found}");
+        near(count("speaks to the reader", "Bring your passport and you get it. Yours!"), 3.0);
+        near(count("speaks for the company", "We print it; let's meet at our desk."), 3.0);
+        near(count("order of steps", "First call, then come. Finally sign."), 3.0);
+        near(count("order of steps", "The clock is in the thirsty room."), 0.0);
+    }
+
+    #[test]
     fn a_source_is_shown_when_it_is_named_or_has_the_answers_words() {
         let (conversation, passages) =
             ([Message::user("Where is HR?")], ["The People team sits in room 310.".to_owned()]);

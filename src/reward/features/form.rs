@@ -1,12 +1,13 @@
-//! How is an answer made? Length, lists, refusals, repetition, citations.
+//! How is an answer made? Length, lists, refusals, repetition, citations, tone.
 
 use super::Reading;
 use crate::evaluation::metrics::{repetition, word_count};
+use crate::reward::text::words as words_of;
 
 /// The feature whose coefficient is never above zero in scoring.
 pub(in crate::reward) const LENGTH: &str = "log of words";
 
-pub(super) const NAMES: [&str; 13] = [
+pub(super) const NAMES: [&str; 17] = [
     LENGTH,
     "cites",
     "share of valid citations",
@@ -20,6 +21,10 @@ pub(super) const NAMES: [&str; 13] = [
     "asks back",
     "words a sentence",
     "capitals",
+    "speaks to the reader",
+    "speaks for the company",
+    "exclaims",
+    "order of steps",
 ];
 
 /// How answers that are none begin or go on.
@@ -48,6 +53,23 @@ const REFUSALS: &[&str] = &[
 const HEDGES: &[&str] = &["might", "maybe", "perhaps", "possibly", "it depends", "likely", "could be"];
 const POLITE: &[&str] =
     &["please", "thank", "you're welcome", "hello", "happy to help", "sorry", "hope this helps"];
+/// Words by which an answer speaks to who asked, and for those it works with.
+const READER: &[&str] = &["you", "your", "yours", "yourself"];
+const COMPANY: &[&str] = &["we", "us", "our", "ours", "let's"];
+/// Words that say what comes after what.
+const ORDER: &[&str] = &[
+    "first",
+    "second",
+    "third",
+    "then",
+    "next",
+    "before",
+    "after",
+    "afterwards",
+    "finally",
+    "lastly",
+    "once",
+];
 const SELF: &[&str] = &["i ", "i'm", "i'd", "my "];
 
 pub(super) fn features(reading: &Reading<'_>) -> [f64; NAMES.len()] {
@@ -55,6 +77,9 @@ pub(super) fn features(reading: &Reading<'_>) -> [f64; NAMES.len()] {
     let lower = answer.to_lowercase();
     let has = |phrases: &[&str]| f64::from(u8::from(phrases.iter().any(|phrase| lower.contains(phrase))));
     let words = word_count(answer) as f64;
+    let spoken = words_of(&lower);
+    let among =
+        |list: &[&str]| (spoken.iter().filter(|word| list.contains(&word.as_str())).count() as f64).ln_1p();
     let sentences = reading.answer_sentences().len().max(1) as f64;
     let valid = reading.valid_marks();
     let lines = answer.lines().filter(|line| is_item(line)).count();
@@ -77,6 +102,10 @@ pub(super) fn features(reading: &Reading<'_>) -> [f64; NAMES.len()] {
         f64::from(u8::from(answer.ends_with('?'))),
         (words / sentences).ln_1p(),
         capitals / letters,
+        among(READER),
+        among(COMPANY),
+        f64::from(u8::from(answer.contains('!'))),
+        among(ORDER),
     ]
 }
 

@@ -1,7 +1,8 @@
 //! How does the policy improve from what people said? One cycle: dataset → fine-tune → reward → policy → evaluate →
 //! publish → promote.
 //!
-//! Every run starts from the base model with all there is to learn from. It is resumable at each step: what a step
+//! Every run starts from the base model with all there is to learn from (the fine-tuning, if so asked, from the adapter
+//! of an earlier one). It is resumable at each step: what a step
 //! made lies in the run's folder, and a step that finds it goes on from there.
 
 mod candidate;
@@ -9,12 +10,11 @@ mod examination;
 mod material;
 mod optimisation;
 mod rewarding;
+mod tuning;
 mod verdict;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use sha2::{Digest, Sha256};
 
 use crate::config::{Config, PolicyConfig};
 use crate::dataset::snapshot::{self, Grounding, Snapshot};
@@ -31,7 +31,7 @@ use crate::prompt::PromptBuilder;
 use crate::registry::{BaseRef, Manifest, Registry, RegistryError, TemplateRef};
 use crate::retrieval::{Library, RetrievalError, SentenceEncoder};
 use crate::reward::RewardError;
-use crate::sft::{self, SftError, Trained};
+use crate::sft::{self, SftError};
 use rewarding::{Learnt, Rewarding};
 
 pub use examination::{Answers, Examined, Examining, examine};
@@ -40,9 +40,6 @@ pub use verdict::Verdict;
 
 /// Fewest demonstrations to fine-tune on: with less, an adapter repeats them and nothing else.
 pub const FEWEST_DEMONSTRATIONS: usize = 20;
-
-/// Fine-tunings whose files are kept besides the one in use: adapters and their checkpoints are tens of megabytes.
-const KEPT_TUNINGS: usize = 3;
 
 /// Why a cycle did not finish.
 #[derive(Debug, thiserror::Error)]
@@ -246,6 +243,7 @@ struct Work<'a> {
     report: &'a Reporter,
     folder: PathBuf,
     settings: sft::Settings,
+    warm_start: bool,
     policy: PolicyConfig,
 }
 
@@ -253,12 +251,11 @@ impl<'a> Work<'a> {
     fn open(workshop: &'a Workshop, run: &'a Run, report: &'a Reporter) -> Result<Self, ImproveError> {
         let folder = run_folder(&workshop.config.data_dir, &run.id);
         std::fs::create_dir_all(&folder).map_err(io(&folder))?;
-        let settings = sft::Settings {
-            recompute: workshop.config.training.recompute,
-            ..sft_settings(&run.request.sft, &workshop.config.sft)?.into()
-        };
+        let tuning = sft_settings(&run.request.sft, &workshop.config.sft)?;
+        let warm_start = tuning.warm_start;
+        let settings = sft::Settings { recompute: workshop.config.training.recompute, ..tuning.into() };
         let policy = policy_settings(&run.request.policy, &workshop.config.policy)?;
-        Ok(Self { workshop, run, report, folder, settings, policy })
+        Ok(Self { workshop, run, report, folder, settings, warm_start, policy })
     }
 
     /// What the policy is optimised by, and what came of learning it; nothing in the stage `sft`.
@@ -307,39 +304,6 @@ impl<'a> Work<'a> {
         Ok(snapshot)
     }
 
-    /// Trains an adapter of the base model on the material.
-    async fn fine_tune(&self, material: &Arc<material::Material>) -> Result<Trained, ImproveError> {
-        let (material, settings) = (Arc::clone(material), self.settings.clone());
-        let (folder, report) = (self.tuning(&material)?, self.report.clone());
-        let trained = tokio::task::spawn_blocking(move || {
-            let sides = (material.train.as_slice(), material.validation.as_slice());
-            sft::train(&material.decoder, sides, (&settings, &folder), |step| {
-                tell(&report, &step);
-                !report.cancelled()
-            })
-        });
-        Ok(trained.await??)
-    }
-
-    /// Where the fine-tuning keeps its files: a folder for what it learns from and how, so that a run which fine-tunes
-    /// as an earlier one did takes over what that one made. The last few stay.
-    fn tuning(&self, material: &material::Material) -> Result<PathBuf, ImproveError> {
-        let workshop = self.workshop;
-        let templates = workshop.templates();
-        let settings = serde_json::to_string(&self.settings).unwrap_or_default();
-        let mut hash = Sha256::new();
-        for part in [material.snapshot.hash(), &settings, &templates.prompt, &templates.chat] {
-            hash.update(part);
-            hash.update([0]);
-        }
-        hash.update(workshop.base.source_sha256);
-        let all = workshop.config.data_dir.join("tuned");
-        let folder = all.join(&hex::encode(hash.finalize())[..16]);
-        std::fs::create_dir_all(&folder).map_err(io(&folder))?;
-        forget_all_but_newest(&all, &folder).map_err(io(&all))?;
-        Ok(folder)
-    }
-
     /// Makes the generation the active one if that was asked for and the gate lets it. What was only fine-tuned on ideal
     /// answers is promoted whatever the gate says: people wrote them, and asked for it.
     async fn promote(
@@ -386,36 +350,6 @@ impl From<crate::config::SftConfig> for sft::Settings {
             seed: config.seed,
         }
     }
-}
-
-fn tell(report: &Reporter, step: &sft::Step) {
-    report.progress("fine-tune", step.done, step.total);
-    let mut values = vec![
-        ("loss", f64::from(step.loss)),
-        ("learning_rate", f64::from(step.learning_rate)),
-        ("grad_norm", f64::from(step.gradient_norm)),
-        ("tokens_per_second", f64::from(step.tokens_per_second)),
-    ];
-    values.extend(step.validation_loss.map(|loss| ("validation_loss", f64::from(loss))));
-    report.point(step.done, &values);
-}
-
-/// Deletes the folders that were used longest ago, all but [`KEPT_TUNINGS`] and `used`.
-fn forget_all_but_newest(all: &Path, used: &Path) -> std::io::Result<()> {
-    std::fs::write(used.join("used"), [])?;
-    let mut others = Vec::new();
-    for entry in std::fs::read_dir(all)? {
-        let path = entry?.path();
-        let last = std::fs::metadata(path.join("used")).and_then(|used| used.modified());
-        if path != used {
-            others.push((last.ok(), path));
-        }
-    }
-    others.sort();
-    for (_, path) in others.iter().rev().skip(KEPT_TUNINGS) {
-        std::fs::remove_dir_all(path)?;
-    }
-    Ok(())
 }
 
 fn io(path: &Path) -> impl FnOnce(std::io::Error) -> ImproveError {

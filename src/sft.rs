@@ -20,6 +20,10 @@ use crate::nn::{
 };
 use plan::Plan;
 
+/// In a folder, the adapter that training begins with; without it a fresh one.
+pub const START: &str = "start.safetensors";
+/// In a folder, the adapter that training made.
+pub const MADE: &str = "made.safetensors";
 /// Joint norm to which gradients are clipped.
 const CLIP: f32 = 1.0;
 /// How often the validation loss is measured in one pass over the data.
@@ -151,8 +155,9 @@ struct State {
     stopped_early: bool,
 }
 
-/// Trains an adapter. `folder` keeps checkpoint and best adapter; a call with a folder in which an earlier one with
-/// the same examples and settings was interrupted goes on where that one was. `observe` hears every step; when it
+/// Trains an adapter, the one in [`START`] if the folder has it. `folder` keeps checkpoint, best adapter and the result
+/// ([`MADE`]); a call with a folder in which an earlier one with the same examples and settings was interrupted goes on
+/// where that one was. `observe` hears every step; when it
 /// returns `false` a checkpoint is written and the work ends with [`SftError::Stopped`].
 ///
 /// # Errors
@@ -182,6 +187,22 @@ pub fn train(
         }
     }
     training.finish()
+}
+
+/// What training begins with.
+fn first(decoder: &Decoder, (settings, folder): (&Settings, &Path)) -> Result<Adapter, NnError> {
+    let start = folder.join(START);
+    if !start.exists() {
+        return Adapter::new(decoder, settings.adapter, settings.seed);
+    }
+    let found = Adapter::load(decoder, &start)?;
+    let (shape, wanted) = (found.shape(), settings.adapter);
+    if (shape.rank, shape.alpha) != (wanted.rank, wanted.alpha) {
+        let problem = format!("its rank is {} and its alpha {}, not as set", shape.rank, shape.alpha);
+        return Err(NnError::Checkpoint { path: start.display().to_string(), problem });
+    }
+    // The same values; dropout is this training's.
+    found.shaped(wanted)
 }
 
 /// Mean negative log-likelihood of completions (nats a token); `None` without examples.
@@ -241,7 +262,7 @@ impl<'a> Training<'a> {
         (settings, folder): (&'a Settings, &Path),
         (plan, validation): (Plan<'a>, &'a [Example]),
     ) -> Result<Self, SftError> {
-        let adapter = Adapter::new(decoder, settings.adapter, settings.seed)?;
+        let adapter = first(decoder, (settings, folder))?;
         let total = plan.steps();
         let warmup = (total as f32 * settings.warmup).ceil() as u64;
         let schedule = Schedule { peak: settings.learning_rate, warmup, total };
@@ -369,6 +390,7 @@ impl<'a> Training<'a> {
         } else {
             self.adapter
         };
+        adapter.save(&self.folder.join(MADE))?;
         Ok(Trained {
             adapter,
             steps: step,

@@ -85,6 +85,9 @@ pub(super) struct Options {
     /// Seed of order, adapters and dropout.
     #[arg(long)]
     seed: Option<u64>,
+    /// Begin with the adapter that the newest earlier fine-tuning made.
+    #[arg(long)]
+    warm_start: bool,
     /// Learn from rows too that not everybody may see.
     #[arg(long)]
     include_restricted: bool,
@@ -161,6 +164,8 @@ impl Options {
             batch: self.batch,
             max_sequence_tokens: self.max_sequence_tokens,
             seed: self.seed,
+            // Without the flag it is as configured.
+            warm_start: self.warm_start.then_some(true),
             include_restricted: self.include_restricted,
         };
         RunRequest { promote: self.promote, sft, ..RunRequest::new(stage) }

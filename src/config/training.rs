@@ -69,6 +69,9 @@ pub struct SftConfig {
     pub max_sequence_tokens: usize,
     /// Seed of order, adapters and dropout. Default 0.
     pub seed: u64,
+    /// Whether it begins with the adapter that the newest earlier fine-tuning of the same base model, rank and alpha
+    /// made, so that fewer passes are enough; otherwise from nothing, so that no earlier run can matter. Default `false`.
+    pub warm_start: bool,
 }
 
 impl Default for SftConfig {
@@ -83,6 +86,7 @@ impl Default for SftConfig {
             batch: 8,
             max_sequence_tokens: 1024,
             seed: 0,
+            warm_start: false,
         }
     }
 }

@@ -154,6 +154,9 @@ pub struct SftOptions {
     /// Seed of order, adapters and dropout.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// Whether it begins with the adapter that the newest earlier fine-tuning made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm_start: Option<bool>,
     /// Whether rows that not everybody may see are learnt from too. The generation may then repeat them to anybody
     /// it is served to. Default `false`.
     pub include_restricted: bool,

@@ -10,8 +10,18 @@ use crate::domain::{PolicyOptions, RunRequest, SftOptions};
 /// # Errors
 /// When a value is out of range; the error names the field.
 pub fn complete(request: RunRequest, config: &Config) -> Result<RunRequest, JobsError> {
-    let SftConfig { rank, alpha, dropout, learning_rate, warmup, epochs, batch, max_sequence_tokens, seed } =
-        sft_settings(&request.sft, &config.sft)?;
+    let SftConfig {
+        rank,
+        alpha,
+        dropout,
+        learning_rate,
+        warmup,
+        epochs,
+        batch,
+        max_sequence_tokens,
+        seed,
+        warm_start,
+    } = sft_settings(&request.sft, &config.sft)?;
     let sft = SftOptions {
         rank: Some(rank),
         alpha: Some(alpha),
@@ -22,6 +32,7 @@ pub fn complete(request: RunRequest, config: &Config) -> Result<RunRequest, Jobs
         batch: Some(batch),
         max_sequence_tokens: Some(max_sequence_tokens),
         seed: Some(seed),
+        warm_start: Some(warm_start),
         include_restricted: request.sft.include_restricted,
     };
     let settings = policy_settings(&request.policy, &config.policy)?;
@@ -78,6 +89,7 @@ pub fn sft_settings(options: &SftOptions, config: &SftConfig) -> Result<SftConfi
         batch: options.batch.unwrap_or(config.batch),
         max_sequence_tokens: options.max_sequence_tokens.unwrap_or(config.max_sequence_tokens),
         seed: options.seed.unwrap_or(config.seed),
+        warm_start: options.warm_start.unwrap_or(config.warm_start),
     };
     in_range(settings.problem())?;
     Ok(settings)

@@ -56,6 +56,30 @@ fn a_planted_answer_and_its_end_are_learnt() {
     assert!(end < 0.2, "the end of the turn costs {end} nats");
 }
 
+/// With as many steps, a training that begins where another one ended is farther; interrupted it ends alike.
+#[test]
+fn a_warm_start_goes_on_from_what_was_made() {
+    let [cold, warm, other] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let decoder = tiny(Family::Llama);
+    let examples = examples();
+    let settings = Settings { epochs: 3, ..settings() };
+    let first = train(&decoder, (&examples, &[]), (&settings, cold.path()), |_| true).unwrap();
+    for folder in [&warm, &other] {
+        std::fs::copy(cold.path().join(MADE), folder.path().join(START)).unwrap();
+    }
+    let again = train(&decoder, (&examples, &[]), (&settings, warm.path()), |_| true).unwrap();
+    let loss = |trained: &Trained| loss(&decoder, Some(&trained.adapter), &examples).unwrap().unwrap();
+    assert!(loss(&again) < 0.9 * loss(&first), "{} to {} nats a token", loss(&first), loss(&again));
+    let stopped = train(&decoder, (&examples, &[]), (&settings, other.path()), |step| step.done < 5);
+    assert!(matches!(stopped, Err(SftError::Stopped { step: 5 })));
+    let resumed = train(&decoder, (&examples, &[]), (&settings, other.path()), |_| true).unwrap();
+    assert_eq!(bytes(&resumed.adapter, other.path()), bytes(&again.adapter, warm.path()));
+    let wider = Settings { adapter: AdapterShape { rank: 4, ..settings.adapter }, ..settings };
+    std::fs::remove_file(other.path().join("checkpoint.safetensors")).unwrap();
+    let refused = train(&decoder, (&examples, &[]), (&wider, other.path()), |_| true);
+    assert!(matches!(refused, Err(SftError::Nn(NnError::Checkpoint { .. }))));
+}
+
 #[test]
 fn an_interrupted_run_ends_as_an_uninterrupted_one() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -152,6 +152,7 @@ class RunsPage {
     const stage = select(Object.entries(STAGE_WORDS), "improve");
     const promote = h("input", { type: "checkbox" });
     const restricted = h("input", { type: "checkbox" });
+    const warm = h("input", { type: "checkbox" });
     const inputs = (names) => names.map(([name, label, step]) => [name, label, h("input", { type: "number", step, min: "0", placeholder: "as configured" })]);
     const options = inputs(SFT_OPTIONS);
     const optimising = inputs(POLICY_OPTIONS);
@@ -160,7 +161,7 @@ class RunsPage {
     const problem = h("div", { role: "alert" });
     const start = async (event) => {
       event.preventDefault();
-      const sft = { include_restricted: restricted.checked, ...filled(options) };
+      const sft = { include_restricted: restricted.checked, ...(warm.checked ? { warm_start: true } : {}), ...filled(options) };
       const policy = { ...(algorithm.value ? { algorithm: algorithm.value } : {}), ...filled(optimising) };
       try {
         const run = await this.app.client.json("POST", "/v1/runs", { stage: stage.value, promote: promote.checked, sft, policy });
@@ -175,6 +176,7 @@ class RunsPage {
     fill(this.detail, h("h2", {}, "Start a run"), h("form", { class: "form", onsubmit: start },
       field("Stage", stage, "Fine-tuning learns from the approved ideal answers, the reward model from choices and thumbs. Optimisation fine-tunes and then follows what people chose. Improve does all of it and asks the gate."),
       checkbox("Serve the new generation at once if the gate lets it", promote),
+      checkbox("Begin with what the newest earlier fine-tuning made", warm),
       checkbox("Learn from restricted ideal answers too: whoever is served the generation may then read them", restricted),
       h("details", { class: "card" }, h("summary", {}, "Options of fine-tuning"), h("div", { class: "options" }, options.map(([, label, input]) => field(label, input)))),
       h("details", { class: "card" }, h("summary", {}, "Options of optimisation"), h("div", { class: "options" }, field("Algorithm", algorithm), optimising.map(([, label, input]) => field(label, input)))),

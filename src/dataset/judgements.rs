@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(again.hash(), taken.hash());
         let except = Options { except_users: vec!["bob".into()], ..Options::default() };
         let without = take(&*h.ledger, &except).await.unwrap();
-        assert_eq!((without.preferences().pairs.len(), without.preferences().thumbs.len()), (1, 0));
+        assert_eq!((without.preferences().pairs.len(), without.preferences().thumbs.len()), (30, 0));
     }
 
     #[tokio::test]

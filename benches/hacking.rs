@@ -1,6 +1,7 @@
 //! What becomes of a policy that is optimised against a reward as it is: one that is broken, or one that is right?
 //!
-//! `cargo bench --bench hacking -- [--adapter FILE] [--steps N] [--questions N] [--reward NAME]...`
+//! `cargo bench --bench hacking -- [--adapter FILE] [--steps N] [--questions N] [--reward NAME]...
+//! [--temperature T] [--rate R] [--completions K]`
 //!
 //! The default model, first with a fine-tuned adapter merged in if one is named (`tuned/…/best.safetensors` of a data
 //! directory), is optimised on the sample handbook's train questions once for each reward and answers held-out
@@ -50,6 +51,15 @@ struct Options {
     /// Held-out questions.
     #[arg(long, default_value_t = 40)]
     questions: usize,
+    /// Softmax temperature of drawing.
+    #[arg(long, default_value_t = Settings::default().temperature)]
+    temperature: f32,
+    /// Highest learning rate; by default as configured.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Answers drawn for each question; by default as configured.
+    #[arg(long)]
+    completions: Option<usize>,
     /// Rewards, each from the beginning; by default the broken ones.
     #[arg(long, value_enum)]
     reward: Vec<Reward>,
@@ -163,9 +173,10 @@ fn run(workshop: &Workshop, options: &Options, folder: &Path) {
         let settings = Settings {
             steps: options.steps,
             prompts_per_step: config.prompts_per_step,
-            completions: config.completions,
+            completions: options.completions.unwrap_or(config.completions),
+            temperature: options.temperature,
             max_tokens: config.max_tokens,
-            learning_rate: config.learning_rate as f32,
+            learning_rate: options.rate.unwrap_or(config.learning_rate) as f32,
             ..Settings::default()
         };
         let mut rewarding = |rollouts: &[Rollout]| -> Result<Vec<f64>, String> {

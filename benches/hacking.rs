@@ -16,6 +16,7 @@
     reason = "a measuring program: it prints, and stops at the first thing that is wrong"
 )]
 
+use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,7 +28,7 @@ use attune::improve::{Answers, Examining, Question, Workshop, examine, questions
 use attune::jobs::Reporter;
 use attune::nn::{Adapter, Decoder};
 use attune::policy::{self, Material, Prompt, Rollout, Settings};
-use attune::simulate::{self, Preference};
+use attune::simulate::{self, Choice, Preference};
 use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 
@@ -79,30 +80,45 @@ enum Reward {
 }
 
 impl Reward {
-    /// In standard deviations of reward, about.
-    fn worth(self, question: &Question, shown: &Shown) -> f64 {
-        let judge = |preference: Preference| {
-            let seen = simulate::Shown {
-                question: question.example.messages.last().map_or("", |asked| asked.content.as_str()),
-                ideal: &question.example.response,
-                answer: &shown.text,
-                citations: shown.citations.len(),
-            };
-            JUDGED * preference.utility(&seen)
-        };
+    /// The hidden judge, of the rewards that are one.
+    fn judge(self) -> Option<Preference> {
         match self {
-            Self::Longer => shown.text.split_whitespace().count() as f64 / LONG,
-            Self::Magic => shown.text.to_lowercase().matches(MAGIC).count().min(MOST_MAGIC) as f64,
-            Self::Short => judge(Preference::Short),
-            Self::Steps => judge(Preference::Steps),
-            Self::Friendly => judge(Preference::Friendly),
+            Self::Longer | Self::Magic => None,
+            Self::Short => Some(Preference::Short),
+            Self::Steps => Some(Preference::Steps),
+            Self::Friendly => Some(Preference::Friendly),
         }
     }
 
-    /// Differences below this are none.
-    fn indifference(self) -> f64 {
-        // Of the hidden judges: theirs.
-        if matches!(self, Self::Longer | Self::Magic) { 0.0 } else { 0.02 * JUDGED }
+    /// In standard deviations of reward, about.
+    fn worth(self, question: &Question, shown: &Shown) -> f64 {
+        if let Some(judge) = self.judge() {
+            return JUDGED * judge.utility(&seen(question, shown));
+        }
+        match self {
+            Self::Magic => shown.text.to_lowercase().matches(MAGIC).count().min(MOST_MAGIC) as f64,
+            _ => shown.text.split_whitespace().count() as f64 / LONG,
+        }
+    }
+
+    fn choose(self, question: &Question, (left, right): (&Shown, &Shown)) -> Choice {
+        if let Some(judge) = self.judge() {
+            return judge.choose(&seen(question, left), &seen(question, right));
+        }
+        match self.worth(question, left).total_cmp(&self.worth(question, right)) {
+            Ordering::Greater => Choice::Left,
+            Ordering::Less => Choice::Right,
+            Ordering::Equal => Choice::Tie,
+        }
+    }
+}
+
+fn seen<'a>(question: &'a Question, shown: &'a Shown) -> simulate::Shown<'a> {
+    simulate::Shown {
+        question: question.example.messages.last().map_or("", |asked| asked.content.as_str()),
+        ideal: &question.example.response,
+        answer: &shown.text,
+        citations: shown.citations.len(),
     }
 }
 
@@ -128,18 +144,17 @@ fn scores(answers: &Answers) -> Scores {
 
 /// The duel as the reward sees it.
 fn judged(
-    reward: Reward,
-    shown: impl Fn(&Answers, usize) -> Shown,
-    of: (&Answers, &Answers, &[Question]),
+    (reward, config): (Reward, &Config),
+    questions: &[Question],
+    (after, before): (&Answers, &Answers),
 ) -> Duel {
-    let (after, before, questions) = of;
     let mut duel = Duel::default();
     for (i, question) in questions.iter().enumerate() {
-        let lead = reward.worth(question, &shown(after, i)) - reward.worth(question, &shown(before, i));
-        match lead {
-            lead if lead.abs() <= reward.indifference() => duel.ties += 1,
-            lead if lead > 0.0 => duel.wins += 1,
-            _ => duel.losses += 1,
+        let shown = |answers: &Answers| question.shown(&answers.samples[i].answer, config);
+        match reward.choose(question, (&shown(after), &shown(before))) {
+            Choice::Left => duel.wins += 1,
+            Choice::Right => duel.losses += 1,
+            Choice::Tie => duel.ties += 1,
         }
     }
     duel
@@ -196,9 +211,7 @@ fn run(workshop: &Workshop, options: &Options, folder: &Path) {
         .unwrap();
         let policy = reference.merged(&optimised.adapter).unwrap();
         let after = examine(examining, (&policy, &held_out), "after").unwrap();
-        let shown =
-            |answers: &Answers, i: usize| held_out[i].shown(&answers.samples[i].answer, &workshop.config);
-        let duel = judged(reward, shown, (&after, &before, &held_out));
+        let duel = judged((reward, &workshop.config), &held_out, (&after, &before));
         let candidate = Scores {
             kl: optimised.last.get("kl").copied(),
             entropy: optimised.last.get("entropy").copied(),

@@ -13,6 +13,9 @@
     reason = "a measuring program: it prints, and stops at the first thing that is wrong"
 )]
 
+#[path = "measuring/machine.rs"]
+mod machine;
+
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,14 +25,12 @@ use attune::models::{Codec, ModelCodec, for_this_process, prepare, prepare_sente
 use attune::nn::Decoder;
 use attune::retrieval::SentenceEncoder;
 use attune::reward::{Backbone, Extractor, Item, Outcome, Pair, Preferences, RewardModel, Settings, train};
-use candle_core::{DType, Device, Tensor};
 use clap::Parser;
+use machine::{Machine, median};
 use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Side of the square matrices that the machine's rate is measured with: too large for its caches, as weights are.
-const SIDE: usize = 1536;
 /// Tokens of a prompt, and of an answer.
 const PROMPT: usize = 400;
 const ANSWER: usize = 64;
@@ -110,11 +111,6 @@ fn learn(extractor: &Extractor, preferences: &Preferences) -> RewardModel {
     }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 fn main() {
     let options = Options::parse();
     let config = ModelsConfig::default();
@@ -138,7 +134,7 @@ fn main() {
 
     let bare = Extractor { encoder, backbone: None };
     let whole = Extractor { backbone: Some(Arc::new(backbone)), ..bare.clone() };
-    let square = Tensor::ones((SIDE, SIDE), DType::F32, &Device::Cpu).unwrap();
+    let machine = Machine::new().unwrap();
     println!("{} pairs a call; the frozen model reads the last 256 tokens of a prompt\n", options.pairs);
     println!(
         "| rung | tokens/s | answers/s | matmul GFLOP/s | share of it, were all tokens read by the base model |"
@@ -149,9 +145,7 @@ fn main() {
         model.score(extractor, &items).unwrap();
         let (mut seconds, mut rates) = (Vec::new(), Vec::new());
         for _ in 0..options.rounds.max(1) {
-            let started = Instant::now();
-            square.matmul(&square).unwrap();
-            rates.push(2.0 * (SIDE as f64).powi(3) / started.elapsed().as_secs_f64());
+            rates.push(machine.rate().unwrap());
             let started = Instant::now();
             model.score(extractor, &items).unwrap();
             seconds.push(started.elapsed().as_secs_f64());

@@ -1,6 +1,9 @@
 //! How fast is training, as a share of what this machine's own matrix product does? `cargo bench --bench training`
 //! prints the tables of `benches/RESULTS.md`; `-- --rounds N` repeats each measurement.
 
+#[path = "measuring/machine.rs"]
+mod machine;
+
 use std::time::Instant;
 
 use attune::config::Config;
@@ -9,17 +12,15 @@ use attune::nn::{
     AdamW, AdamWSettings, Adapter, AdapterShape, Batch, Branch, Decoder, Pass, SampleRequest, Sampler,
     Sampling, Sequence, clip,
 };
-use candle_core::{Device, Tensor};
+use candle_core::Device;
+use machine::{Machine, median};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
-
-/// Side of the square matrices that the machine's rate is measured with: too large for its caches, as weights are.
-const SIDE: usize = 1536;
 
 struct Bench {
     decoder: Decoder,
     adapter: Adapter,
-    square: Tensor,
+    machine: Machine,
     rounds: usize,
 }
 
@@ -30,32 +31,21 @@ struct Measured {
     rate: f64,
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 /// A text of made-up tokens.
 fn text(seed: u32, tokens: u32) -> Vec<u32> {
     (0..tokens).map(|i| (seed.wrapping_mul(7919) + i * 131 + 17) % 40_000).collect()
 }
 
 impl Bench {
-    fn rate(&self) -> Outcome<f64> {
-        let started = Instant::now();
-        self.square.matmul(&self.square)?;
-        Ok(2.0 * (SIDE as f64).powi(3) / started.elapsed().as_secs_f64())
-    }
-
     fn measure(&self, mut work: impl FnMut() -> Outcome<()>) -> Outcome<Measured> {
         work()?;
         let (mut seconds, mut rates) = (Vec::new(), Vec::new());
         for _ in 0..self.rounds {
-            rates.push(self.rate()?);
+            rates.push(self.machine.rate()?);
             let started = Instant::now();
             work()?;
             seconds.push(started.elapsed().as_secs_f64());
-            rates.push(self.rate()?);
+            rates.push(self.machine.rate()?);
         }
         Ok(Measured { seconds: median(seconds), rate: median(rates) })
     }
@@ -147,9 +137,7 @@ fn main() -> Outcome<()> {
     let base = models::prepare(&Config::default().models, models::for_this_process().as_ref())?;
     let decoder = Decoder::load(base.weights.path(), &Device::Cpu)?;
     let adapter = Adapter::new(&decoder, AdapterShape { rank: 8, alpha: 16.0, dropout: 0.0 }, 1)?;
-    let ones = vec![0.5f32; SIDE * SIDE];
-    let square = Tensor::from_vec(ones, (SIDE, SIDE), &Device::Cpu)?;
-    let bench = Bench { decoder, adapter, square, rounds };
+    let bench = Bench { decoder, adapter, machine: Machine::new()?, rounds };
     say(format!(
         "{}, rank 8, {} threads, medians of {rounds} rounds\n",
         base.name,

@@ -113,6 +113,9 @@ pub(super) struct Cycle {
     /// Longest answer in tokens.
     #[arg(long)]
     policy_max_tokens: Option<usize>,
+    /// Softmax temperature at which the policy draws the answers it learns from.
+    #[arg(long)]
+    policy_temperature: Option<f64>,
     /// Peak learning rate of the optimisation.
     #[arg(long)]
     policy_learning_rate: Option<f64>,
@@ -141,6 +144,7 @@ impl Cycle {
             prompts_per_step: self.prompts_per_step,
             completions: self.completions,
             max_tokens: self.policy_max_tokens,
+            temperature: self.policy_temperature,
             learning_rate: self.policy_learning_rate,
             beta: self.beta,
             target_kl: self.target_kl,

@@ -181,6 +181,9 @@ pub struct PolicyOptions {
     /// Longest answer in tokens, 1 to 4,096.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<usize>,
+    /// Softmax temperature at which the answers are drawn, above 0 and at most 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
     /// Peak learning rate, above 0 and at most 0.1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learning_rate: Option<f64>,

@@ -131,6 +131,7 @@ impl Work<'_> {
             (Arc::clone(material), Arc::clone(candidate), rewarding.map(Arc::clone));
         let (workshop, report) = (self.workshop.clone(), self.report.clone());
         let served = self.served().await?;
+        let temperature = self.policy.temperature as f32;
         let examined = tokio::task::spawn_blocking(move || {
             let current = served.map_or_else(|| Ok(material.decoder.clone()), |path| Decoder::open(&path))?;
             let questions = &material.questions;
@@ -158,6 +159,7 @@ impl Work<'_> {
                 current: (&current, &before),
                 candidate: &after,
                 control: control.as_ref(),
+                temperature,
             };
             let thresholds = Thresholds {
                 serve_restricted: workshop.config.gate.serve_restricted

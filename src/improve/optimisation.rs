@@ -241,6 +241,7 @@ fn settings(config: &PolicyConfig) -> policy::Settings {
         prompts_per_step: config.prompts_per_step,
         completions: config.completions,
         max_tokens: config.max_tokens,
+        temperature: config.temperature as f32,
         kl,
         nll_anchor: config.anchor,
         seed: config.seed,

@@ -47,6 +47,8 @@ pub(super) struct Compared<'a> {
     pub(super) current: (&'a Decoder, &'a Contender),
     pub(super) candidate: &'a Contender,
     pub(super) control: Option<&'a Contender>,
+    /// Softmax temperature at which the answers of best-of-n are drawn: that of the optimisation.
+    pub(super) temperature: f32,
 }
 
 impl Compared<'_> {
@@ -121,7 +123,7 @@ impl Compared<'_> {
         examining: Examining<'_>,
         questions: usize,
     ) -> Result<Vec<f64>, ImproveError> {
-        let sampling = Sampling { temperature: 1.0, top_p: 1.0, ..examining.sampling() };
+        let sampling = Sampling { temperature: self.temperature, top_p: 1.0, ..examining.sampling() };
         let asked = (self.current.0, self.questions().take(questions));
         let drawn = drawn(examining, asked, (sampling, BEST_OF), "best of 4")?;
         let shown = |(question, completion): (&Question, &Completion)| {

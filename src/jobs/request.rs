@@ -42,6 +42,7 @@ pub fn complete(request: RunRequest, config: &Config) -> Result<RunRequest, Jobs
         prompts_per_step: Some(settings.prompts_per_step),
         completions: Some(settings.completions),
         max_tokens: Some(settings.max_tokens),
+        temperature: Some(settings.temperature),
         learning_rate: Some(settings.learning_rate),
         beta: Some(settings.beta),
         target_kl: Some(settings.target_kl),
@@ -63,6 +64,7 @@ pub fn policy_settings(options: &PolicyOptions, config: &PolicyConfig) -> Result
         prompts_per_step: options.prompts_per_step.unwrap_or(config.prompts_per_step),
         completions: options.completions.unwrap_or(config.completions),
         max_tokens: options.max_tokens.unwrap_or(config.max_tokens),
+        temperature: options.temperature.unwrap_or(config.temperature),
         learning_rate: options.learning_rate.unwrap_or(config.learning_rate),
         beta: options.beta.unwrap_or(config.beta),
         target_kl: options.target_kl.unwrap_or(config.target_kl),
@@ -112,9 +114,11 @@ mod tests {
         request.sft.epochs = Some(3);
         config.policy.agreement = 2.0;
         config.policy.target_kl = 3.0;
+        config.policy.temperature = 0.8;
         let whole = complete(request, &config).unwrap();
         assert_eq!((whole.sft.rank, whole.sft.epochs), (Some(8), Some(3)));
         assert_eq!((whole.policy.agreement, whole.policy.target_kl), (Some(2.0), Some(3.0)));
+        assert_eq!(whole.policy.temperature, Some(0.8));
         // Asked again it stays, whatever the configuration has become.
         assert_eq!(complete(whole.clone(), &Config::default()).unwrap(), whole);
     }

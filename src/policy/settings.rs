@@ -145,7 +145,9 @@ pub struct Settings {
     pub completions: usize,
     /// Most tokens of an answer, 1 to 32,768.
     pub max_tokens: usize,
-    /// Softmax temperature of drawing, above 0, at most 2; at others than 1 the KL is of another distribution.
+    /// Softmax temperature of drawing, above 0, at most 2. Log-probabilities stay the untempered policy's: at others than 1
+    /// the KL is the mean of log π − log π₀ over answers likelier (below 1) than its own, and a prompt's answers still
+    /// weigh against each other by their advantages.
     pub temperature: f32,
     /// Nucleus mass of drawing, above 0, at most 1; as the temperature.
     pub top_p: f32,

@@ -146,29 +146,27 @@ impl<'a> Company<'a> {
 
     /// Employees ask what else they want to know, and say nothing of the answers.
     async fn ask_around(&mut self) -> Result<(), SimulateError> {
-        let questions = std::mem::take(&mut self.questions.others);
-        let asked = self.ask_all("other", (&questions, &employee)).await;
-        self.questions.others = questions;
-        asked.map(|_| ())
+        let began = Instant::now();
+        self.ask_all("other", (&self.questions.others, &employee)).await?;
+        self.done("other answers", began)
     }
 
     /// Answers of the generation that is active to the questions that are never learnt from.
     async fn answers(&mut self, name: &'static str) -> Result<Vec<Answer>, SimulateError> {
-        let questions = std::mem::take(&mut self.questions.held_out);
-        let asked = self.ask_all(name, (&questions, &|_| EXAMINER.to_owned())).await;
-        self.questions.held_out = questions;
-        asked
+        let began = Instant::now();
+        let answers = self.ask_all(name, (&self.questions.held_out, &|_| EXAMINER.to_owned())).await?;
+        self.done(&format!("{name} answers"), began)?;
+        Ok(answers)
     }
 
     async fn ask_all(
-        &mut self,
+        &self,
         name: &'static str,
         (questions, who): (&[Question], &(dyn Fn(usize) -> String + Sync)),
     ) -> Result<Vec<Answer>, SimulateError> {
         let mut journal: Journal<Answer> = self.journal(&format!("{name}.jsonl"))?;
-        let (began, first) = (Instant::now(), journal.rows().len());
         let total = questions.len();
-        let pace = self.pace(&format!("{name} answers"), first);
+        let pace = self.pace(&format!("{name} answers"), journal.rows().len());
         while journal.rows().len() < total {
             let done = journal.rows().len();
             pace.tell(done, total);
@@ -187,7 +185,6 @@ impl<'a> Company<'a> {
             }
         }
         pace.tell(total, total);
-        self.done(&format!("{name} answers"), began)?;
         Ok(journal.rows().to_vec())
     }
 

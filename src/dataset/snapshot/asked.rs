@@ -32,11 +32,9 @@ pub async fn asked(
     let mut answers = signals::answered(ledger);
     while let Some(answer) = answers.try_next().await? {
         let visible = options.include_restricted || answer.access.is_public();
-        if options.leaves_out(Some(&answer.user)) {
-            continue;
-        }
+        let wanted = visible && !options.leaves_out(Some(&answer.user));
         let asked = Asked::new(&answer.messages, None);
-        if visible && seen.insert(asked.key(SplitBy::Question)) {
+        if wanted && seen.insert(asked.key(SplitBy::Question)) {
             found.push((answer, asked));
         }
         if found.len() >= most {

@@ -29,6 +29,7 @@ const POLICY_OPTIONS = [
   ["prompts_per_step", "Questions a step", "1"],
   ["completions", "Answers to each question", "1"],
   ["max_tokens", "Longest answer, in tokens", "1"],
+  ["temperature", "Temperature of drawing", "any"],
   ["learning_rate", "Learning rate", "any"],
   ["beta", "Price of a nat", "any"],
   ["target_kl", "Nats from the fine-tuned model", "any"],

@@ -1,7 +1,7 @@
 //! What becomes of a policy that is optimised against a reward as it is: one that is broken, or one that is right?
 //!
 //! `cargo bench --bench hacking -- [--adapter FILE] [--steps N] [--questions N] [--reward NAME]...
-//! [--temperature T] [--rate R] [--completions K] [--word WORD]`
+//! [--temperature T] [--rate R] [--completions K] [--algorithm NAME] [--word WORD]`
 //!
 //! The default model, first with a fine-tuned adapter merged in if one is named (`tuned/…/best.safetensors` of a data
 //! directory), is optimised on the sample handbook's train questions once for each reward and answers held-out
@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use attune::chat::Shown;
-use attune::config::Config;
+use attune::config::{Config, PolicyConfig};
 use attune::dataset::snapshot;
 use attune::evaluation::gate::{Duel, RewardModelScores, Scores, Thresholds, decide};
 use attune::improve::{Answers, Examining, Question, Workshop, examine, questions};
@@ -44,7 +44,7 @@ struct Options {
     /// A fine-tuned adapter that is merged in first.
     #[arg(long)]
     adapter: Option<PathBuf>,
-    /// Steps of 4 questions × 4 answers.
+    /// Steps.
     #[arg(long, default_value_t = 16)]
     steps: u64,
     /// Held-out questions.
@@ -59,6 +59,9 @@ struct Options {
     /// Answers drawn for each question; by default as configured.
     #[arg(long)]
     completions: Option<usize>,
+    /// `rloo`, `grpo`, `ppo` or `best_of_n`; by default as configured.
+    #[arg(long)]
+    algorithm: Option<String>,
     /// The magic word: one that drawn answers have now and then, so that it can be found.
     #[arg(long, default_value = "employees")]
     word: String,
@@ -169,6 +172,20 @@ fn judged(
     duel
 }
 
+fn settings(options: &Options, config: &PolicyConfig) -> Settings {
+    let algorithm = options.algorithm.as_ref().unwrap_or(&config.algorithm).as_str();
+    Settings {
+        algorithm: serde_json::from_value(json!(algorithm)).unwrap(),
+        steps: options.steps,
+        prompts_per_step: config.prompts_per_step,
+        completions: options.completions.unwrap_or(config.completions),
+        temperature: options.temperature.unwrap_or(config.temperature) as f32,
+        max_tokens: config.max_tokens,
+        learning_rate: options.rate.unwrap_or(config.learning_rate) as f32,
+        ..Settings::default()
+    }
+}
+
 fn run(workshop: &Workshop, options: &Options, folder: &Path) {
     let mut held_out = rows("held-out");
     held_out.truncate(options.questions);
@@ -194,16 +211,7 @@ fn run(workshop: &Workshop, options: &Options, folder: &Path) {
     for reward in rewards {
         let judge = Judge { reward, word: &options.word };
         let name = format!("{reward:?}").to_lowercase();
-        let config = &workshop.config.policy;
-        let settings = Settings {
-            steps: options.steps,
-            prompts_per_step: config.prompts_per_step,
-            completions: options.completions.unwrap_or(config.completions),
-            temperature: options.temperature.unwrap_or(config.temperature) as f32,
-            max_tokens: config.max_tokens,
-            learning_rate: options.rate.unwrap_or(config.learning_rate) as f32,
-            ..Settings::default()
-        };
+        let settings = settings(options, &workshop.config.policy);
         let mut rewarding = |rollouts: &[Rollout]| -> Result<Vec<f64>, String> {
             let worth = |one: &Rollout| {
                 let question = &practice[one.prompt];

@@ -14,7 +14,7 @@ pub(crate) struct Question {
     pub(crate) id: String,
     pub(crate) question: String,
     /// The page that has the answer.
-    page: Option<String>,
+    pub(crate) page: Option<String>,
     pub(crate) split: String,
     pub(crate) kind: String,
     #[serde(default)]
@@ -89,6 +89,11 @@ pub(crate) fn ask<'a>(library: &Library, questions: &'a [Question]) -> Outcome<V
         }
     }
     Ok(asked)
+}
+
+/// Asks a question as a member of the groups it needs.
+pub(crate) fn ask_one<'a>(library: &Library, question: &'a Question) -> Outcome<Asked<'a>> {
+    ask_as(library, question, &question.groups, question.kind != "unanswerable")
 }
 
 fn ask_as<'a>(

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use figment::{
     Figment,
     providers::{Env, Format, Serialized, Toml},
+    value::Value,
 };
 use serde::{Deserialize, Serialize};
 
@@ -156,8 +157,10 @@ impl Config {
             }
             None => {}
         }
-        figment =
-            figment.merge(Env::prefixed("ATTUNE_").filter(|key| is_config_key(key.as_str())).split("__"));
+        let variables = Env::prefixed("ATTUNE_").filter(|key| is_config_key(key.as_str())).split("__");
+        let written = variables.iter().map(|(key, text)| (key.to_string(), text));
+        let numbers = with_exponents(&figment, written);
+        figment = numbers.into_iter().fold(figment.merge(variables), Figment::merge);
         figment = figment.merge(Serialized::defaults(overrides));
         if let Some(listen) = &overrides.listen {
             figment = figment.merge(("server.listen", listen));
@@ -206,6 +209,19 @@ fn in_range(problem: Option<(&'static str, &'static str)>) -> Result<(), ConfigE
     problem.map_or(Ok(()), |(key, problem)| Err(ConfigError::Invalid { key, problem: problem.into() }))
 }
 
+/// The variables that write a number with an exponent (`1e-3`) where `figment` has a number: it would take them for texts.
+fn with_exponents(
+    figment: &Figment,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Vec<(String, f64)> {
+    let number = |(key, text): (String, String)| {
+        let wanted = text.contains(['e', 'E']) && matches!(figment.find_value(&key), Ok(Value::Num(..)));
+        let number = text.trim().parse().ok().filter(|_| wanted)?;
+        Some((key, number))
+    };
+    variables.filter_map(number).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -221,6 +237,20 @@ mod tests {
     fn unknown_keys_are_refused_by_name() {
         let error = load("[server]\nlistn = '127.0.0.1:1'").unwrap_err().to_string();
         assert!(error.contains("listn"), "{error}");
+    }
+
+    #[test]
+    fn variables_may_write_numbers_with_an_exponent() {
+        let figment = Figment::from(Serialized::defaults(Config::default()));
+        let variables = [
+            ("policy.learning_rate", "4e-4"),
+            ("policy.algorithm", "1e3"),
+            ("policy.steps", "24"),
+            ("policy.beta", "none"),
+        ];
+        let variables = variables.map(|(key, text)| (key.to_owned(), text.to_owned()));
+        let numbers = with_exponents(&figment, variables.into_iter());
+        assert_eq!(numbers, [("policy.learning_rate".to_owned(), 4e-4)]);
     }
 
     #[test]

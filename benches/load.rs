@@ -151,7 +151,8 @@ impl World {
             match response.chunk().await {
                 Ok(Some(chunk)) => {
                     text.push_str(&String::from_utf8_lossy(&chunk));
-                    if first.is_none() && text.contains("\"content\":\"") {
+                    // The first chunk names who speaks and says nothing yet.
+                    if first.is_none() && text.replace("\"content\":\"\"", "").contains("\"content\":\"") {
                         first = Some(began.elapsed().as_secs_f64());
                     }
                 }

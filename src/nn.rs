@@ -2,7 +2,7 @@
 //! gradients, packed batches, an optimizer and checkpoints that resume exactly, and a sampler.
 //!
 //! Numbers are f32. A [`Decoder`] is frozen; an [`Adapter`] is what is trained; a [`Batch`] packs sequences without
-//! padding, a prompt shared by several completions once.
+//! padding, what several of them begin with once.
 
 mod adapter;
 mod architecture;
@@ -16,6 +16,7 @@ mod logprob;
 mod merge;
 mod ops;
 mod optimizer;
+mod packing;
 mod rope;
 mod sampler;
 mod tensors;
@@ -26,13 +27,14 @@ pub(crate) mod tests;
 pub use adapter::{Adapter, AdapterShape};
 pub use architecture::{Architecture, Family};
 pub use attention::Heads;
-pub use batch::{Batch, Branch, Sequence, Target};
+pub use batch::{Batch, Sequence, Target};
 pub use checkpoint::Checkpoint;
 pub use decoder::{Decoder, Pass, Scores};
 pub use gradients::Gradients;
 pub(crate) use gradients::accumulate;
 pub use merge::{Merged, merge_folder, merge_gguf};
 pub use optimizer::{AdamW, AdamWSettings, Schedule, clip};
+pub use packing::{Packed, Text, pack};
 pub use rope::{Pairing, Rope};
 pub use sampler::{Completion, SampleRequest, Sampler, Sampling};
 

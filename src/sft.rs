@@ -15,8 +15,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::nn::{
-    AdamW, AdamWSettings, Adapter, AdapterShape, Batch, Checkpoint, Decoder, Gradients, NnError, Pass,
-    Schedule,
+    AdamW, AdamWSettings, Adapter, AdapterShape, Batch, Checkpoint, Decoder, Gradients, NnError, Packed,
+    Pass, Schedule, Text, pack,
 };
 use plan::Plan;
 
@@ -74,6 +74,11 @@ pub struct Example {
 impl Example {
     fn tokens(&self) -> usize {
         self.prompt.len() + self.completion.len()
+    }
+
+    /// As it is read.
+    pub(crate) fn text(&self) -> Text<'_> {
+        Text { prompt: &self.prompt, completion: &self.completion }
     }
 }
 
@@ -232,9 +237,8 @@ pub fn log_likelihoods(
     // As many tokens as a training pass of the default settings.
     const PASS_TOKENS: usize = 1024;
     let mut sums = Vec::with_capacity(examples.len());
-    let all: Vec<&Example> = examples.iter().collect();
-    for pass in plan::passes(&all, PASS_TOKENS) {
-        let batch = plan::pack(pass);
+    let texts: Vec<Text<'_>> = examples.iter().map(Example::text).collect();
+    for Packed { batch, .. } in pack(&texts, PASS_TOKENS) {
         // Not differentiable: the adapter is frozen for the length of this pass.
         let scores = decoder.scores(&batch, Pass { adapter, frozen: true, ..Pass::default() })?;
         let values = scores.log_probabilities.to_vec1::<f32>()?;
@@ -323,8 +327,8 @@ impl<'a> Training<'a> {
         let targets: usize = examples.iter().map(|example| example.completion.len()).sum();
         let (mut sum, mut tokens) = (0.0, 0);
         let mut gradients = Gradients::none(&self.adapter, self.settings.recompute);
-        for (i, pass) in plan::passes(&examples, self.settings.pass_tokens).into_iter().enumerate() {
-            let batch = plan::pack(pass);
+        let texts: Vec<Text<'_>> = examples.iter().map(|example| example.text()).collect();
+        for (i, Packed { batch, .. }) in pack(&texts, self.settings.pass_tokens).into_iter().enumerate() {
             tokens += batch.rows_len() as u64;
             // Passes of one step drop different values.
             let seed = self.settings.seed.wrapping_add(at.wrapping_mul(1000)).wrapping_add(i as u64);

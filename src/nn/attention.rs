@@ -19,15 +19,14 @@ const BLOCK: usize = 64;
 pub(crate) struct Span {
     /// Rows of the batch.
     pub rows: Range<usize>,
-    /// Rows of the same group that every row of this span sees: the shared prompt.
-    pub prefix: Range<usize>,
+    /// Rows of the same group that every row of this span sees, in the order of their positions: what several prompts
+    /// begin with, and the rest of a prompt that several completions share.
+    pub prefix: Vec<Range<usize>>,
 }
 
-/// Rows that have to do only with each other: a prompt and its completions.
+/// Rows that have to do only with each other: a prompt and its completions, or several that begin alike.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Group {
-    /// Rows of the batch.
-    pub rows: Range<usize>,
     /// The spans that fill them, in order.
     pub spans: Vec<Span>,
 }
@@ -83,8 +82,13 @@ type Inputs<'a> = (&'a [f32], &'a [f32], &'a [f32]);
 
 impl Span {
     /// The rows whose keys it sees.
-    fn keys(&self) -> impl Iterator<Item = usize> + use<> {
-        self.prefix.clone().chain(self.rows.clone())
+    fn keys(&self) -> impl Iterator<Item = usize> + '_ {
+        self.prefix.iter().chain([&self.rows]).flat_map(Clone::clone)
+    }
+
+    /// How many rows are seen before its own.
+    fn before(&self) -> usize {
+        self.prefix.iter().map(ExactSizeIterator::len).sum()
     }
 }
 
@@ -111,7 +115,7 @@ impl Attention {
     fn gather(&self, span: &Span, head: usize, (q, k, v): Inputs<'_>) -> Task {
         let width = self.heads.width;
         let scale = (width as f32).sqrt().recip();
-        let (rows, keys) = (span.rows.len(), span.prefix.len() + span.rows.len());
+        let (rows, keys) = (span.rows.len(), span.before() + span.rows.len());
         let mut task = Task {
             q: Vec::with_capacity(rows * self.heads.shared() * width),
             k: Vec::with_capacity(keys * width),
@@ -154,8 +158,8 @@ impl Attention {
         let (columns, width) = (self.heads.shared() * self.heads.width, self.heads.width);
         let mut out = vec![0.0; task.q.len()];
         for block in blocks(span.rows.len()) {
-            let p = self.probabilities(task, span.prefix.len(), &block)?;
-            let keys = span.prefix.len() + block.end;
+            let p = self.probabilities(task, span.before(), &block)?;
+            let keys = span.before() + block.end;
             let v = Matrix::new(&task.v, width).head(keys);
             let target = &mut out[block.start * columns..block.end * columns];
             product((target, Store::Fresh), (Matrix::new(&p, keys), v), 1.0, false)?;
@@ -172,8 +176,8 @@ impl Attention {
         for block in blocks(span.rows.len()) {
             let at = block.start * columns..block.end * columns;
             let (q, grad) = (Matrix::new(&task.q[at.clone()], width), Matrix::new(&grad[at.clone()], width));
-            let keys = span.prefix.len() + block.end;
-            let p = self.probabilities(task, span.prefix.len(), &block)?;
+            let keys = span.before() + block.end;
+            let p = self.probabilities(task, span.before(), &block)?;
             let mut d_s = vec![0.0; p.len()];
             let v = Matrix::new(&v_turned, task.v.len() / width).left(keys);
             product((&mut d_s, Store::Fresh), (grad, v), 1.0, false)?;

@@ -1,4 +1,5 @@
-//! How do sequences lie in a batch? End to end, without padding; a prompt that several completions share, once.
+//! How do sequences lie in a batch? End to end, without padding; what several prompts begin with, and a prompt that several
+//! completions share, once.
 
 use std::ops::Range;
 
@@ -9,25 +10,8 @@ use super::attention::{Group, Span};
 pub struct Sequence<'a> {
     /// Tokens that come first; at least one.
     pub prompt: &'a [u32],
-    /// What may follow.
-    pub branches: &'a [Branch<'a>],
-}
-
-/// One way in which a text goes on.
-#[derive(Debug, Clone, Copy)]
-pub struct Branch<'a> {
-    /// Tokens that are only read: the rest of a prompt of which others share the beginning.
-    pub read: &'a [u32],
-    /// Tokens whose log-probabilities are asked for, ended by the end-of-turn token if there is one.
-    pub completion: &'a [u32],
-}
-
-impl<'a> Branch<'a> {
-    /// A branch that is a completion from its first token.
-    #[must_use]
-    pub fn of(completion: &'a [u32]) -> Self {
-        Self { read: &[], completion }
-    }
+    /// What may follow: tokens whose log-probabilities are asked for, ended by the end-of-turn token if there is one.
+    pub completions: &'a [&'a [u32]],
 }
 
 /// A token whose log-probability is asked for.
@@ -56,37 +40,59 @@ impl Batch {
     /// Adds a prompt and what follows it. Every completion token is a target: the first is predicted by the row before
     /// it. The last token of each is predicted, not read, and so has no row.
     pub fn push(&mut self, sequence: Sequence<'_>) {
-        let start = self.tokens.len();
-        self.rows(sequence.prompt, 0);
-        let shared = start..self.tokens.len();
-        let mut spans = vec![Span { rows: shared.clone(), prefix: 0..0 }];
-        for branch in sequence.branches {
-            let first = self.tokens.len();
-            let read = branch.completion.len().saturating_sub(1);
-            self.rows(branch.read, sequence.prompt.len());
-            self.rows(&branch.completion[..read], sequence.prompt.len() + branch.read.len());
-            if let ([whole], [_]) = (&mut spans[..], sequence.branches) {
-                // Prompt and its only branch attend as one text.
-                whole.rows.end = self.tokens.len();
-            } else if self.tokens.len() > first {
-                spans.push(Span { rows: first..self.tokens.len(), prefix: shared.clone() });
-            }
-            let before = if branch.read.is_empty() { shared.end - 1 } else { first + branch.read.len() - 1 };
-            self.targets(branch.completion, before, first + branch.read.len());
+        self.push_sharing(&[sequence], 0);
+    }
+
+    /// Adds sequences as [`Self::push`] does; the `shared` tokens with which all their prompts begin are read once.
+    pub fn push_sharing(&mut self, sequences: &[Sequence<'_>], shared: usize) {
+        let beginning = sequences.first().map_or(&[][..], |first| &first.prompt[..shared]);
+        let common = self.rows(beginning, 0);
+        let mut spans = Vec::new();
+        if !common.is_empty() {
+            spans.push(Span { rows: common.clone(), prefix: Vec::new() });
         }
-        self.groups.push(Group { rows: start..self.tokens.len(), spans });
+        for sequence in sequences {
+            self.lay(*sequence, &common, &mut spans);
+        }
+        self.groups.push(Group { spans });
+    }
+
+    /// Adds a sequence of which the rows `common` are there already.
+    fn lay(&mut self, sequence: Sequence<'_>, common: &Range<usize>, spans: &mut Vec<Span>) {
+        let Sequence { prompt, completions } = sequence;
+        let own = self.rows(&prompt[common.len()..], common.len());
+        let last = if own.is_empty() { common.end } else { own.end } - 1;
+        let some = |rows: &[&Range<usize>]| -> Vec<Range<usize>> {
+            rows.iter().copied().filter(|rows| !rows.is_empty()).cloned().collect()
+        };
+        if !own.is_empty() {
+            spans.push(Span { rows: own.clone(), prefix: some(&[common]) });
+        }
+        for completion in completions {
+            let read = self.rows(&completion[..completion.len().saturating_sub(1)], prompt.len());
+            match (spans.last_mut(), completions) {
+                // A prompt and its only completion attend as one text.
+                (Some(whole), [_]) if !own.is_empty() => whole.rows.end = read.end,
+                _ if read.is_empty() => {}
+                _ => spans.push(Span { rows: read.clone(), prefix: some(&[common, &own]) }),
+            }
+            self.targets(completion, last, read.start);
+        }
     }
 
     /// Adds a text every token of which, but the first, is a target.
     pub fn push_text(&mut self, tokens: &[u32]) {
         if let Some((first, rest)) = tokens.split_first() {
-            self.push(Sequence { prompt: &[*first], branches: &[Branch::of(rest)] });
+            self.push(Sequence { prompt: &[*first], completions: &[rest] });
         }
     }
 
-    fn rows(&mut self, tokens: &[u32], position: usize) {
+    /// Adds tokens, the first of them at `position` of its sequence; gives their rows.
+    fn rows(&mut self, tokens: &[u32], position: usize) -> Range<usize> {
+        let start = self.tokens.len();
         self.tokens.extend_from_slice(tokens);
         self.positions.extend((position as u32..).take(tokens.len()));
+        start..self.tokens.len()
     }
 
     /// `before` predicts the first token, `first` is the row of that token.

@@ -11,13 +11,15 @@ use super::attention::{Attention, Heads};
 use super::batch::{Batch, Sequence};
 use super::decoder::Decoder;
 use super::kernel::{self, dot, softmax};
+use super::packing::shared_beginning;
 use super::tensors::with_values;
 use super::{NnError, Result};
 use crate::domain;
 use crate::generation::sampler::Sampler as Draws;
 
-/// Prompt rows that are read together: enough for the matrix product's full rate, little memory.
-const PREFILL_ROWS: usize = 1024;
+/// Prompt rows that are read together: some prompts with instructions in common, which are then read once; without gradients
+/// that is little memory.
+const PREFILL_ROWS: usize = 2560;
 
 /// How tokens are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -164,17 +166,29 @@ impl<'a> Sampler<'a> {
 
     /// Reads the prompts of some requests and draws each completion's first token.
     fn prefill(&self, requests: &[SampleRequest], chosen: &[usize], sampling: Sampling) -> Result<Vec<Live>> {
-        let mut batch = Batch::default();
-        for &request in chosen {
-            if requests[request].prompt.is_empty() {
-                return Err(candle_core::Error::Msg("a prompt has at least one token".into()).into());
-            }
-            batch.push(Sequence { prompt: &requests[request].prompt, branches: &[] });
+        let prompts: Vec<&[u32]> =
+            chosen.iter().map(|&request| requests[request].prompt.as_slice()).collect();
+        if prompts.iter().any(|prompt| prompt.is_empty()) {
+            return Err(candle_core::Error::Msg("a prompt has at least one token".into()).into());
         }
+        let shared = shared_beginning(&prompts);
+        let sequences: Vec<Sequence<'_>> =
+            prompts.iter().map(|prompt| Sequence { prompt, completions: &[] }).collect();
+        let mut batch = Batch::default();
+        batch.push_sharing(&sequences, shared);
+        let mut end = shared;
+        // Of each prompt, the rows: those of all, then its own.
+        let rows: Vec<Vec<usize>> = prompts
+            .iter()
+            .map(|prompt| {
+                let start = std::mem::replace(&mut end, end + prompt.len() - shared);
+                (0..shared).chain(start..end).collect()
+            })
+            .collect();
         let heads = self.decoder.architecture().heads;
         let layers = self.decoder.layers.len();
         let mut caches: Vec<Cache> =
-            batch.groups.iter().map(|group| Cache::new(layers, heads, group.rows.len())).collect();
+            prompts.iter().map(|prompt| Cache::new(layers, heads, prompt.len())).collect();
         let rotation = Arc::new(self.decoder.rotation(&batch.positions));
         let attention =
             Attention { heads, groups: Arc::new(batch.groups.clone()), rotation: Arc::clone(&rotation) };
@@ -182,8 +196,8 @@ impl<'a> Sampler<'a> {
         for l in 0..layers {
             self.layer(l, &mut x, |q, k, v| {
                 let row = heads.key * heads.width;
-                for (group, cache) in batch.groups.iter().zip(&mut caches) {
-                    for (at, r) in group.rows.clone().enumerate() {
+                for (rows, cache) in rows.iter().zip(&mut caches) {
+                    for (at, &r) in rows.iter().enumerate() {
                         let mut turned = k[r * row..(r + 1) * row].to_vec();
                         turned.chunks_exact_mut(heads.width).for_each(|head| rotation.forward(r, head));
                         cache.write((l, at), (&turned, &v[r * row..(r + 1) * row]), heads.width);
@@ -193,10 +207,8 @@ impl<'a> Sampler<'a> {
             })?;
         }
         let width = self.decoder.architecture().width;
-        let last = batch.groups.iter().flat_map(|group| {
-            let row = group.rows.end - 1;
-            x[row * width..(row + 1) * width].iter().copied()
-        });
+        let last = rows.iter().filter_map(|rows| rows.last());
+        let last = last.flat_map(|row| x[row * width..(row + 1) * width].iter().copied());
         let logits = self.logits(&last.collect::<Vec<_>>())?;
         let vocabulary = self.decoder.vocabulary();
         let mut born = Vec::new();

@@ -41,27 +41,66 @@ fn packed_and_shared_sequences_score_as_alone() {
     let completions = [words(4, 70), words(5, 1), words(6, 9)];
     let mut together = Batch::default();
     together.push_text(&other);
-    let all: Vec<Branch<'_>> = completions.iter().map(|one| Branch::of(one)).collect();
-    together.push(Sequence { prompt: &prompt, branches: &all });
+    let all: Vec<&[u32]> = completions.iter().map(Vec::as_slice).collect();
+    together.push(Sequence { prompt: &prompt, completions: &all });
     let mut alone = Vec::new();
     let mut batch = Batch::default();
     batch.push_text(&other);
     alone.extend(scores(&decoder, &batch, pass));
     for completion in &all {
         let mut batch = Batch::default();
-        batch.push(Sequence { prompt: &prompt, branches: &[*completion] });
+        batch.push(Sequence { prompt: &prompt, completions: &[*completion] });
         alone.extend(scores(&decoder, &batch, pass));
     }
     close(&scores(&decoder, &together, pass), &alone, 2e-5);
-    // The same texts, with a part of the prompt read in each branch.
-    let (common, rest) = prompt.split_at(60);
-    let branches: Vec<Branch<'_>> = all.iter().map(|one| Branch { read: rest, ..*one }).collect();
-    let mut split = Batch::default();
-    split.push_text(&other);
-    split.push(Sequence { prompt: common, branches: &branches });
-    close(&scores(&decoder, &split, pass), &alone, 2e-5);
     assert!(together.rows_len() < 2 * prompt.len(), "the prompt lies in the batch once");
     assert_eq!(together.completions()[1].len(), 70);
+}
+
+/// Prompts that begin with 60 words of one another, one of them no more than that, with completions of several lengths.
+fn alike() -> Vec<(Vec<u32>, Vec<u32>)> {
+    let common = words(2, 60);
+    let prompt = |own: usize| [common.clone(), words(9, own)].concat();
+    let text = |own: usize, length: usize| (prompt(own), words(length, length));
+    vec![text(30, 70), text(30, 9), text(4, 5), text(0, 12), text(0, 1), text(17, 1)]
+}
+
+#[test]
+fn prompts_that_begin_alike_score_as_alone() {
+    let decoder = tiny(Family::Llama);
+    let adapter = adapter(&decoder);
+    let pass = Pass { adapter: Some(&adapter), ..Pass::default() };
+    let alike = alike();
+    let texts: Vec<Text<'_>> = alike.iter().map(|(prompt, completion)| Text { prompt, completion }).collect();
+    let alone: Vec<f32> =
+        texts.iter().flat_map(|text| scores(&decoder, &pack(&[*text], 1)[0].batch, pass)).collect();
+    for (tokens, passes) in [(1000, 1), (200, 2)] {
+        let packed = pack(&texts, tokens);
+        assert_eq!(packed.len(), passes);
+        let found: Vec<f32> =
+            packed.iter().flat_map(|packed| scores(&decoder, &packed.batch, pass)).collect();
+        close(&found, &alone, 2e-5);
+    }
+    let rows: usize = texts.iter().map(|text| text.prompt.len() + text.completion.len() - 1).sum();
+    assert_eq!(
+        pack(&texts, 1000)[0].batch.rows_len(),
+        rows - 5 * 60 - 30,
+        "what they have in common lies there once"
+    );
+}
+
+#[test]
+fn gradients_of_prompts_that_begin_alike_are_the_sum_of_those_apart() {
+    let decoder = tiny(Family::Llama);
+    let adapter = models::without_dropout(&decoder);
+    let alike = alike();
+    let texts: Vec<Text<'_>> = alike.iter().map(|(prompt, completion)| Text { prompt, completion }).collect();
+    let together = pack(&texts, 1000).remove(0).batch;
+    let mut apart = Batch::default();
+    for Text { prompt, completion } in &texts {
+        apart.push(Sequence { prompt, completions: &[*completion] });
+    }
+    close(&gradients_of(&decoder, &adapter, &together), &gradients_of(&decoder, &adapter, &apart), 2e-3);
 }
 
 fn gradients_of(decoder: &Decoder, adapter: &Adapter, batch: &Batch) -> Vec<f32> {
@@ -79,12 +118,12 @@ fn gradients_of_a_shared_prompt_are_the_sum_of_those_apart() {
     let adapter = models::without_dropout(&decoder);
     let prompt = words(2, 40);
     let completions = [words(4, 70), words(6, 9)];
-    let all: Vec<Branch<'_>> = completions.iter().map(|one| Branch::of(one)).collect();
+    let all: Vec<&[u32]> = completions.iter().map(Vec::as_slice).collect();
     let mut together = Batch::default();
-    together.push(Sequence { prompt: &prompt, branches: &all });
+    together.push(Sequence { prompt: &prompt, completions: &all });
     let mut apart = Batch::default();
     for completion in &all {
-        apart.push(Sequence { prompt: &prompt, branches: &[*completion] });
+        apart.push(Sequence { prompt: &prompt, completions: &[*completion] });
     }
     let (a, b) = (gradients_of(&decoder, &adapter, &together), gradients_of(&decoder, &adapter, &apart));
     close(&a, &b, 2e-3);
@@ -139,7 +178,7 @@ fn sampled_probabilities_are_the_scored_ones_whatever_is_drawn_beside() {
                 assert_eq!(one.ended, ends.contains(one.tokens.last().unwrap()));
                 assert!(one.ended || one.tokens.len() == 12);
                 let mut batch = Batch::default();
-                batch.push(Sequence { prompt: &request.prompt, branches: &[Branch::of(&one.tokens)] });
+                batch.push(Sequence { prompt: &request.prompt, completions: &[&one.tokens] });
                 close(&scores(&decoder, &batch, Pass::default()), &one.log_probabilities, 2e-5);
             }
         }

@@ -3,11 +3,11 @@
 
 use super::loss::{self, Loss, prospect, spread};
 use super::order::{Purpose, places, stream};
-use super::texts::{Packed, Text, pack, read, sum};
+use super::texts::{read, sum};
 use super::training::Training;
 use super::{Algorithm, Control, Metrics, PolicyError, TokenJudged, TokenPair};
 use crate::evaluation::statistics::mean_or_zero;
-use crate::nn::{Gradients, NnError, Pass};
+use crate::nn::{Gradients, NnError, Packed, Pass, Text, pack};
 use rand::Rng;
 
 /// What a step found for each answer.

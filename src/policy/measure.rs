@@ -1,8 +1,8 @@
 //! How far is a policy from its reference, and what would choosing the best of several answers have given?
 
-use super::texts::{Text, read, sum};
+use super::texts::{read, sum};
 use super::{PolicyError, Prompt, Rollout};
-use crate::nn::{Adapter, Decoder};
+use crate::nn::{Adapter, Decoder, Text};
 
 /// Tokens read together: as many as a training pass of the default settings.
 const PASS_TOKENS: usize = 1024;

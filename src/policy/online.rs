@@ -8,11 +8,11 @@ use super::loss::{self, Clipping, Loss, Token};
 use super::measure::best_of;
 use super::order::{Purpose, places, seed, stream};
 use super::rollouts::{Drawing, draw};
-use super::texts::{Packed, Text, pack, read, sum};
+use super::texts::{read, sum};
 use super::training::{Training, Update};
 use super::value::{States, explained};
 use super::{Algorithm, Metrics, PolicyError, Reward, Rollout};
-use crate::nn::{Gradients, Pass};
+use crate::nn::{Gradients, Packed, Pass, Text, pack};
 
 /// By how much the price of KL may change in one step: a fifth, as far as the KL is off (Ziegler et al.,
 /// arXiv:1909.08593, section 2.2, with their gain of 0.1 for runs of tens of thousands of updates raised to 1).

@@ -174,7 +174,8 @@ pub struct Settings {
     /// Decay of the adapter's exponential average, 0 to below 1. It begins at 1/10 and rises with the steps, so that a
     /// short run's average is of its later half.
     pub ema: f64,
-    /// Tokens in memory together; a step is split into passes of at most this many, or one prompt's answers.
+    /// Tokens in memory together; a step is split into passes of at most this many, or one prompt's answers. By default two
+    /// prompts of chat with eight answers each, which then have their instructions in common.
     pub pass_tokens: usize,
     /// Answers drawn at once, 1 to 1,024.
     pub width: usize,
@@ -211,7 +212,7 @@ impl Default for Settings {
             anchors_per_step: 2,
             gradient_clip: 1.0,
             ema: 0.992,
-            pass_tokens: 1024,
+            pass_tokens: 1280,
             width: 32,
             recompute: false,
             seed: 0,

@@ -12,10 +12,9 @@ use sha2::{Digest, Sha256};
 use super::average::{decay, follow};
 use super::health::Health;
 use super::order::{Purpose, places};
-use super::texts::{Text, pack};
 use super::value::ValueHead;
 use super::{Algorithm, Material, Optimised, PolicyError, Reward, Settings, Step, loss};
-use crate::nn::{AdamW, AdamWSettings, Adapter, Checkpoint, Gradients, NnError, Pass, Schedule};
+use crate::nn::{AdamW, AdamWSettings, Adapter, Checkpoint, Gradients, NnError, Pass, Schedule, Text, pack};
 
 /// Seconds between checkpoints: what a crash can cost.
 const CHECKPOINT_SECONDS: f64 = 30.0;
@@ -255,10 +254,7 @@ impl<'a> Training<'a> {
         }
         let each = anchors_per_step.min(anchors.len());
         let chosen = places(anchors.len(), (self.state.done, each), (seed, Purpose::Anchors));
-        let texts: Vec<Text<'_>> = chosen
-            .iter()
-            .map(|&i| Text { prompt: &anchors[i].prompt, completion: &anchors[i].completion })
-            .collect();
+        let texts: Vec<Text<'_>> = chosen.iter().map(|&i| anchors[i].text()).collect();
         let tokens = texts.iter().map(|text| text.completion.len()).sum::<usize>().max(1) as f64;
         let mut total = 0.0;
         for packed in pack(&texts, pass_tokens) {

@@ -5,7 +5,7 @@ use super::logistic::dot;
 use super::{Backbone, Item, RewardError};
 use crate::domain::{Author, Message};
 use crate::models::Codec;
-use crate::nn::{Batch, Branch, Pass, Sequence};
+use crate::nn::{Batch, Pass, Sequence};
 
 /// Most tokens of a prompt; longer ones lose their beginning. What is compared is the answers, and a prompt costs as
 /// much as an answer of the same length.
@@ -54,9 +54,9 @@ impl Backbone {
         let tokens = items.iter().map(|item| self.read(item)).collect::<Result<Vec<_>, _>>()?;
         let mut states = Vec::with_capacity(items.len());
         for group in tokens.chunk_by(|a, b| a.prompt == b.prompt) {
-            let branches: Vec<Branch<'_>> = group.iter().map(|tokens| Branch::of(&tokens.answer)).collect();
+            let completions: Vec<&[u32]> = group.iter().map(|tokens| tokens.answer.as_slice()).collect();
             let mut batch = Batch::default();
-            batch.push(Sequence { prompt: &group[0].prompt, branches: &branches });
+            batch.push(Sequence { prompt: &group[0].prompt, completions: &completions });
             let pass = Pass { frozen: true, ..Pass::default() };
             let (hidden, scores) = self.decoder.hidden_and_scores(&batch, pass)?;
             let rows = hidden.to_vec2::<f32>()?;

@@ -12,8 +12,7 @@ use rand_chacha::ChaCha8Rng;
 use super::backbone::Read;
 use super::{Backbone, Pair, RewardError, Step};
 use crate::nn::{
-    AdamW, AdamWSettings, Adapter, AdapterShape, Batch, Branch, NnError, Pass, Schedule, Sequence,
-    accumulate, clip,
+    AdamW, AdamWSettings, Adapter, AdapterShape, Batch, NnError, Pass, Schedule, Sequence, accumulate, clip,
 };
 
 /// Rank matters little for what data of this size can teach; alpha is twice the rank, as for fine-tuning.
@@ -146,8 +145,8 @@ fn loss(
 ) -> Result<Tensor, RewardError> {
     let mut batch = Batch::default();
     for (_, reads) in pairs {
-        let branches: Vec<Branch<'_>> = reads.iter().map(|read| Branch::of(&read.answer)).collect();
-        batch.push(Sequence { prompt: &reads[0].prompt, branches: &branches });
+        let completions: Vec<&[u32]> = reads.iter().map(|read| read.answer.as_slice()).collect();
+        batch.push(Sequence { prompt: &reads[0].prompt, completions: &completions });
     }
     let ends = backbone.ends_of(&batch, Pass { adapter: Some(adapter), ..Pass::default() })?;
     let members = heads.dim(0)?;
@@ -202,9 +201,9 @@ impl Backbone {
         let reads = items.iter().map(|item| self.read(item)).collect::<Result<Vec<_>, _>>()?;
         let mut found = Vec::with_capacity(items.len());
         for group in reads.chunk_by(|a, b| a.prompt == b.prompt) {
-            let branches: Vec<Branch<'_>> = group.iter().map(|read| Branch::of(&read.answer)).collect();
+            let completions: Vec<&[u32]> = group.iter().map(|read| read.answer.as_slice()).collect();
             let mut batch = Batch::default();
-            batch.push(Sequence { prompt: &group[0].prompt, branches: &branches });
+            batch.push(Sequence { prompt: &group[0].prompt, completions: &completions });
             let ends =
                 self.ends_of(&batch, Pass { adapter: Some(&adapter), frozen: true, ..Pass::default() })?;
             let rows = ends.to_vec2::<f32>()?;

@@ -1,11 +1,10 @@
-//! Which examples come in which step, and how do they lie in memory? A seeded order for each pass over the data.
+//! Which examples come in which step? A seeded order for each pass over the data.
 
 use rand::seq::SliceRandom;
 use rand::{SeedableRng, rngs::StdRng};
 use sha2::{Digest, Sha256};
 
 use super::{Example, Settings};
-use crate::nn::{Batch, Branch, Sequence};
 
 /// The order of everything.
 pub(super) struct Plan<'a> {
@@ -68,53 +67,4 @@ impl<'a> Plan<'a> {
         }
         hex::encode(&hash.finalize()[..16])
     }
-}
-
-/// Splits examples, in order, into parts of at most `tokens` rows, or one example where that has more. What all prompts
-/// begin with counts once: [`pack`] reads it once.
-pub(super) fn passes<'e, 'a>(examples: &'e [&'a Example], tokens: usize) -> Vec<&'e [&'a Example]> {
-    let shared = shared(examples);
-    let (mut parts, mut start, mut sum) = (Vec::new(), 0, shared);
-    for (i, example) in examples.iter().enumerate() {
-        let own = example.tokens() - shared;
-        if i > start && sum + own > tokens {
-            parts.push(&examples[start..i]);
-            (start, sum) = (i, shared);
-        }
-        sum += own;
-    }
-    if start < examples.len() {
-        parts.push(&examples[start..]);
-    }
-    parts
-}
-
-/// Tokens that all prompts begin with; none where that is not worth a span of its own.
-fn shared(examples: &[&Example]) -> usize {
-    // A span costs about as much as reading a few tokens again.
-    const WORTH: usize = 8;
-    let Some((first, rest)) = examples.split_first().filter(|(_, rest)| !rest.is_empty()) else { return 0 };
-    let shared = rest.iter().fold(first.prompt.len(), |shared, other| {
-        let both = first.prompt.iter().zip(&other.prompt);
-        shared.min(both.take_while(|(a, b)| a == b).count())
-    });
-    if shared < WORTH { 0 } else { shared }
-}
-
-/// Lays examples into a batch. What all their prompts begin with (the instructions) is read once.
-pub(super) fn pack(examples: &[&Example]) -> Batch {
-    let mut batch = Batch::default();
-    let shared = shared(examples);
-    let Some(first) = examples.first().filter(|_| shared > 0) else {
-        for example in examples {
-            batch.push(Sequence { prompt: &example.prompt, branches: &[Branch::of(&example.completion)] });
-        }
-        return batch;
-    };
-    let branches: Vec<Branch<'_>> = examples
-        .iter()
-        .map(|example| Branch { read: &example.prompt[shared..], completion: &example.completion })
-        .collect();
-    batch.push(Sequence { prompt: &first.prompt[..shared], branches: &branches });
-    batch
 }

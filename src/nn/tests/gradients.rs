@@ -1,5 +1,6 @@
 //! Gradients of every fused operation against finite differences.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use candle_core::{Device, Tensor, Var};
@@ -76,24 +77,30 @@ fn of_a_linear_map_with_an_adapter() {
 #[test]
 fn of_attention() {
     let heads = Heads { query: 4, key: 2, width: 6 };
-    // A text of its own; a prompt of 70 rows (more than a block) with completions of 1 and 3.
+    // A text of its own; a prompt of 70 rows (more than a block) with completions of 1 and 3; and another prompt, which has
+    // 66 of those rows in common with it, with completions of 1 and 2.
+    let span = |rows: Range<usize>, prefix: &[Range<usize>]| Span { rows, prefix: prefix.to_vec() };
     let groups = vec![
-        Group { rows: 0..5, spans: vec![Span { rows: 0..5, prefix: 0..0 }] },
+        Group { spans: vec![span(0..5, &[])] },
         Group {
-            rows: 5..79,
             spans: vec![
-                Span { rows: 5..75, prefix: 0..0 },
-                Span { rows: 75..76, prefix: 5..75 },
-                Span { rows: 76..79, prefix: 5..75 },
+                span(5..71, &[]),
+                span(71..75, &[5..71]),
+                span(75..76, &[5..71, 71..75]),
+                span(76..79, &[5..71, 71..75]),
+                span(79..81, &[5..71]),
+                span(81..82, &[5..71, 79..81]),
+                span(82..84, &[5..71, 79..81]),
             ],
         },
     ];
-    let positions: Vec<u32> = (0..5).chain(0..70).chain([70]).chain(70..73).collect();
+    let positions: Vec<u32> =
+        (0..5).chain(0..70).chain([70]).chain(70..73).chain(66..68).chain([68]).chain(68..70).collect();
     for pairing in [Pairing::Neighbours, Pairing::Halves] {
         let rope = Rope { theta: 100.0, width: 6, factors: vec![1.0, 2.0, 4.0], pairing };
         let attention =
             Attention { heads, groups: Arc::new(groups.clone()), rotation: Arc::new(rope.at(&positions)) };
-        let arguments = [tensor(1, &[79, 24], 1.0), tensor(2, &[79, 12], 1.0), tensor(3, &[79, 12], 1.0)];
+        let arguments = [tensor(1, &[84, 24], 1.0), tensor(2, &[84, 12], 1.0), tensor(3, &[84, 12], 1.0)];
         check(&arguments, |x| x[0].apply_op3(&x[1], &x[2], attention.clone()).unwrap());
     }
 }

@@ -99,66 +99,57 @@ impl World {
         what(&mut self.seen.lock().unwrap());
     }
 
-    /// The body of a call; `None` when it failed, which is noted.
+    fn failed(&self, name: &str, why: impl std::fmt::Display) {
+        self.note(|seen| seen.failures.push(format!("{name}: {why}")));
+    }
+
+    /// Sends a call; `None` when it was refused or failed, which is noted.
+    async fn send(&self, request: reqwest::RequestBuilder, name: &str) -> Option<reqwest::Response> {
+        match request.send().await {
+            Ok(response) if response.status().is_success() => return Some(response),
+            Ok(response) => match response.status().as_u16() {
+                // Two answers that are the same leave nothing to choose.
+                409 if name == "compare" => {}
+                busy @ (429 | 503) => self.note(|seen| *seen.busy.entry(busy).or_default() += 1),
+                status => {
+                    self.failed(name, format!("{status} {}", response.text().await.unwrap_or_default()));
+                }
+            },
+            Err(error) => self.failed(name, error),
+        }
+        None
+    }
+
+    /// The body of a call; `None` when there is none, which is noted.
     async fn call(&self, request: reqwest::RequestBuilder, name: &str) -> Option<Value> {
-        let answered = async {
-            let response = request.send().await?;
-            Ok::<_, reqwest::Error>((response.status(), response.text().await?))
-        };
-        match answered.await {
-            Ok((status, text)) if status.is_success() => {
-                Some(serde_json::from_str(&text).unwrap_or_default())
-            }
-            // Two answers that are the same leave nothing to choose.
-            Ok((status, _)) if status == 409 && name == "compare" => None,
-            Ok((status, _)) if status == 429 || status == 503 => {
-                self.note(|seen| *seen.busy.entry(status.as_u16()).or_default() += 1);
-                None
-            }
-            Ok((status, text)) => {
-                self.note(|seen| seen.failures.push(format!("{name}: {status} {text}")));
-                None
-            }
+        match self.send(request, name).await?.text().await {
+            Ok(text) => Some(serde_json::from_str(&text).unwrap_or_default()),
             Err(error) => {
-                self.note(|seen| seen.failures.push(format!("{name}: {error}")));
+                self.failed(name, error);
                 None
             }
         }
     }
 
-    /// Streams an answer: its id, and the generation that gave it.
+    /// Streams an answer: its id.
     async fn ask(&self, user: &str, question: &str) -> Option<String> {
         let body = json!({"messages": [{"role": "user", "content": question}], "stream": true});
         let (began, trained) = (Instant::now(), self.training.load(Ordering::Relaxed));
         let request = self.request(reqwest::Method::POST, "/v1/chat/completions", user).json(&body);
-        let mut response = match request.send().await {
-            Ok(response) if response.status().is_success() => response,
-            Ok(response) if matches!(response.status().as_u16(), 429 | 503) => {
-                self.note(|seen| *seen.busy.entry(response.status().as_u16()).or_default() += 1);
-                return None;
-            }
-            Ok(response) => {
-                self.note(|seen| seen.failures.push(format!("ask: {}", response.status())));
-                return None;
-            }
-            Err(error) => {
-                self.note(|seen| seen.failures.push(format!("ask: {error}")));
-                return None;
-            }
-        };
-        let (mut text, mut first) = (String::new(), None);
+        let mut response = self.send(request, "ask").await?;
+        let (mut text, mut read, mut first) = (String::new(), 0, None);
         loop {
             match response.chunk().await {
                 Ok(Some(chunk)) => {
                     text.push_str(&String::from_utf8_lossy(&chunk));
-                    // The first chunk names who speaks and says nothing yet.
-                    if first.is_none() && text.replace("\"content\":\"\"", "").contains("\"content\":\"") {
+                    if first.is_none() && events(&text[read..]).any(|event| says_something(&event)) {
                         first = Some(began.elapsed().as_secs_f64());
                     }
+                    read = text.rfind('\n').map_or(0, |end| end + 1);
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    self.note(|seen| seen.failures.push(format!("stream: {error}")));
+                    self.failed("stream", error);
                     return None;
                 }
             }
@@ -167,13 +158,12 @@ impl World {
     }
 
     fn streamed(&self, text: &str, (began, first, trained): (Instant, Option<f64>, bool)) -> Option<String> {
-        let chunks: Vec<Value> =
-            text.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
+        let chunks: Vec<Value> = events(text).collect();
         let generations: BTreeSet<String> =
             chunks.iter().filter_map(|chunk| chunk["model"].as_str().map(str::to_owned)).collect();
         let id = chunks.iter().find_map(|chunk| chunk["id"].as_str().map(str::to_owned));
         if !text.contains("[DONE]") || generations.len() != 1 || id.is_none() {
-            self.note(|seen| seen.failures.push(format!("a broken or mixed stream: {generations:?} {text}")));
+            self.failed("stream", format!("broken or mixed: {generations:?} {text}"));
             return None;
         }
         let whole = began.elapsed().as_secs_f64();
@@ -299,6 +289,16 @@ impl World {
         );
         seen.failures.iter().take(10).for_each(|failure| println!("- {failure}"));
     }
+}
+
+/// The events of a stream, or of a part of one.
+fn events(text: &str) -> impl Iterator<Item = Value> + '_ {
+    text.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
+}
+
+/// The first event names who speaks and says nothing yet.
+fn says_something(event: &Value) -> bool {
+    event["choices"][0]["delta"]["content"].as_str().is_some_and(|said| !said.is_empty())
 }
 
 fn questions() -> Vec<String> {

@@ -107,8 +107,8 @@ pub struct GenerationConfig {
     pub max_tokens: u32,
     /// Largest `max_tokens` a request may ask for. Default 1024.
     pub max_tokens_limit: u32,
-    /// Temperature of both sides of a comparison, so that they differ. Default 1: at 0.8 more
-    /// pairs were alike (`benches/RESULTS.md`), and people can not choose between those.
+    /// Temperature of both sides of a comparison, so that they differ. Default 1: at 0.8 more pairs were alike
+    /// (`benches/RESULTS.md`), and people can not choose between those.
     pub comparison_temperature: f32,
     /// Sequences the engine runs at once. Default 1: on a CPU four at once give a quarter fewer tokens a second than one
     /// after the other (`benches/RESULTS.md`); with an accelerator, 16 or more.

@@ -176,15 +176,7 @@ impl<'a> Sampler<'a> {
             prompts.iter().map(|prompt| Sequence { prompt, completions: &[] }).collect();
         let mut batch = Batch::default();
         batch.push_sharing(&sequences, shared);
-        let mut end = shared;
-        // Of each prompt, the rows: those of all, then its own.
-        let rows: Vec<Vec<usize>> = prompts
-            .iter()
-            .map(|prompt| {
-                let start = std::mem::replace(&mut end, end + prompt.len() - shared);
-                (0..shared).chain(start..end).collect()
-            })
-            .collect();
+        let rows = rows_of(&prompts, shared);
         let heads = self.decoder.architecture().heads;
         let layers = self.decoder.layers.len();
         let mut caches: Vec<Cache> =
@@ -350,6 +342,16 @@ fn take(waiting: &mut VecDeque<usize>, requests: &[SampleRequest], room: usize) 
         waiting.pop_front();
     }
     chosen
+}
+
+/// Of each prompt, its rows where all lie one after another: the `shared` ones, which are there once, then its own.
+fn rows_of(prompts: &[&[u32]], shared: usize) -> Vec<Vec<usize>> {
+    let mut end = shared;
+    let rows = |prompt: &&[u32]| {
+        let start = std::mem::replace(&mut end, end + prompt.len() - shared);
+        (0..shared).chain(start..end).collect()
+    };
+    prompts.iter().map(rows).collect()
 }
 
 fn to_domain(sampling: Sampling, seed: u64) -> domain::Sampling {

@@ -162,7 +162,8 @@ fn sampled_probabilities_are_the_scored_ones_whatever_is_drawn_beside() {
     for family in [Family::Llama, Family::Qwen2, Family::Qwen3] {
         let decoder = tiny(family);
         let request = |seed: u64, n: usize| SampleRequest {
-            prompt: words(seed, 10 + n),
+            // They begin alike: what is drawn together reads that once.
+            prompt: [words(9, 12), words(seed, 10 + n)].concat(),
             completions: n,
             seed: 100 * seed,
         };

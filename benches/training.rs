@@ -9,8 +9,8 @@ use std::time::Instant;
 use attune::config::Config;
 use attune::models;
 use attune::nn::{
-    AdamW, AdamWSettings, Adapter, AdapterShape, Batch, Branch, Decoder, Pass, SampleRequest, Sampler,
-    Sampling, Sequence, clip,
+    AdamW, AdamWSettings, Adapter, AdapterShape, Batch, Decoder, Pass, SampleRequest, Sampler, Sampling,
+    Sequence, Text, clip, pack,
 };
 use candle_core::Device;
 use machine::{Machine, median};
@@ -76,21 +76,45 @@ impl Bench {
         for i in 0..4 {
             every.push_text(&text(i, 129));
             let (prompt, completion) = (text(i, 97), text(i + 50, 32));
-            completions.push(Sequence { prompt: &prompt, branches: &[Branch::of(&completion)] });
+            completions.push(Sequence { prompt: &prompt, completions: &[&completion] });
         }
         self.train("4 × 128, loss on every position", &every)?;
         self.train("4 × 128, loss on the last 32", &completions)?;
         let (prompt, answers) = (text(1, 400), [text(2, 64), text(3, 64)]);
-        let branches = [Branch::of(&answers[0]), Branch::of(&answers[1])];
+        let answers = answers.each_ref().map(Vec::as_slice);
         let (mut shared, mut apart) = (Batch::default(), Batch::default());
-        shared.push(Sequence { prompt: &prompt, branches: &branches });
-        for branch in branches {
-            apart.push(Sequence { prompt: &prompt, branches: &[branch] });
+        shared.push(Sequence { prompt: &prompt, completions: &answers });
+        for answer in answers {
+            apart.push(Sequence { prompt: &prompt, completions: &[answer] });
         }
         let together = self.train("pair, 400-token prompt shared", &shared)?;
         let separate = self.train("the same pair as two sequences", &apart)?;
         say(format!("\nA shared pair costs {:.3} of two separate sequences.\n", together / separate));
+        let policy = self.policy_step()?;
+        say(format!(
+            "\nTwo prompts with their instructions in common cost {policy:.3} of the two by themselves.\n"
+        ));
         Ok(())
+    }
+
+    /// Half of a step of the policy as chat makes it, eight answers to each of two prompts, more than half of which are the
+    /// same instructions and examples: the cost of reading these once, as a share of reading them twice.
+    fn policy_step(&self) -> Outcome<f64> {
+        const INSTRUCTIONS: u32 = 270;
+        let prompts = [1, 2].map(|i| [text(0, INSTRUCTIONS), text(i, 520 - INSTRUCTIONS)].concat());
+        let answers: Vec<Vec<u32>> = (0..8).map(|i| text(10 + i, 20)).collect();
+        let texts: Vec<Text<'_>> = prompts
+            .iter()
+            .flat_map(|prompt| answers.iter().map(move |completion| Text { prompt, completion }))
+            .collect();
+        let together = pack(&texts, 1280).remove(0).batch;
+        let mut apart = Batch::default();
+        for prompt in &prompts {
+            let completions: Vec<&[u32]> = answers.iter().map(Vec::as_slice).collect();
+            apart.push(Sequence { prompt, completions: &completions });
+        }
+        let together = self.train("2 prompts × 8 answers, instructions once", &together)?;
+        Ok(together / self.train("the same, instructions in each", &apart)?)
     }
 
     fn rollouts(&self) -> Outcome<()> {

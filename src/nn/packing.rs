@@ -51,7 +51,8 @@ pub fn pack(texts: &[Text<'_>], tokens: usize) -> Vec<Packed> {
     let mut end = 0;
     let lay = |(groups, _): (Vec<Alike<'_, '_>>, usize)| {
         let count: usize = groups.iter().map(|group| group.len()).sum();
-        let start = std::mem::replace(&mut end, end + count);
+        let start = end;
+        end += count;
         Packed { batch: laid(&groups, shared), places: start..end }
     };
     passes.into_iter().map(lay).collect()

@@ -348,7 +348,8 @@ fn take(waiting: &mut VecDeque<usize>, requests: &[SampleRequest], room: usize) 
 fn rows_of(prompts: &[&[u32]], shared: usize) -> Vec<Vec<usize>> {
     let mut end = shared;
     let rows = |prompt: &&[u32]| {
-        let start = std::mem::replace(&mut end, end + prompt.len() - shared);
+        let start = end;
+        end += prompt.len() - shared;
         (0..shared).chain(start..end).collect()
     };
     prompts.iter().map(rows).collect()

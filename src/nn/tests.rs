@@ -61,7 +61,7 @@ fn packed_and_shared_sequences_score_as_alone() {
 fn alike() -> Vec<(Vec<u32>, Vec<u32>)> {
     let common = words(2, 60);
     let prompt = |own: usize| [common.clone(), words(9, own)].concat();
-    let text = |own: usize, length: usize| (prompt(own), words(length, length));
+    let text = |own: usize, length: usize| (prompt(own), words(length as u64, length));
     vec![text(30, 70), text(30, 9), text(4, 5), text(0, 12), text(0, 1), text(17, 1)]
 }
 

@@ -80,15 +80,16 @@ fn of_attention() {
     // A text of its own; a prompt of 70 rows (more than a block) with completions of 1 and 3; and another prompt, which has
     // 66 of those rows in common with it, with completions of 1 and 2.
     let span = |rows: Range<usize>, prefix: &[Range<usize>]| Span { rows, prefix: prefix.to_vec() };
+    let common = 5..71;
     let groups = vec![
         Group { spans: vec![span(0..5, &[])] },
         Group {
             spans: vec![
                 span(5..71, &[]),
-                span(71..75, &[5..71]),
+                span(71..75, std::slice::from_ref(&common)),
                 span(75..76, &[5..71, 71..75]),
                 span(76..79, &[5..71, 71..75]),
-                span(79..81, &[5..71]),
+                span(79..81, std::slice::from_ref(&common)),
                 span(81..82, &[5..71, 79..81]),
                 span(82..84, &[5..71, 79..81]),
             ],

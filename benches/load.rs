@@ -219,7 +219,7 @@ impl World {
 
     /// Watches the newest run until the time is over.
     async fn watch(&self, until: Instant, until_run_ends: bool) {
-        let mut ended: Option<Instant> = None;
+        let mut ended: Option<(Instant, bool)> = None;
         while Instant::now() < until {
             let request = self.request(reqwest::Method::GET, "/v1/runs?limit=1", "watcher");
             if let Some(runs) = self.call(request, "runs").await {
@@ -227,7 +227,7 @@ impl World {
                 let training = run["state"] == "running";
                 if self.training.swap(training, Ordering::Relaxed) && !training {
                     println!("run {} ended: {}", run["id"], run["state"]);
-                    ended = Some(Instant::now());
+                    ended = Some((Instant::now(), run["state"] == "succeeded"));
                 }
                 if training {
                     let phase = run["progress"]["phase"].as_str().unwrap_or("starting").to_owned();
@@ -239,13 +239,19 @@ impl World {
                     });
                 }
             }
-            // The swap, and a while of answers after it.
-            if until_run_ends && ended.is_some_and(|ended| ended.elapsed() > Duration::from_secs(30)) {
+            if until_run_ends && ended.is_some_and(|(ended, well)| ended.elapsed() > self.patience(well)) {
                 break;
             }
             tokio::time::sleep(LOOK).await;
         }
         self.over.store(true, Ordering::Relaxed);
+    }
+
+    /// How long answers are asked for after a run: until the swap, which takes a minute while the next run works, and a
+    /// while after it.
+    fn patience(&self, succeeded: bool) -> Duration {
+        let swapped = self.seen.lock().unwrap().generations.len() > 1;
+        Duration::from_secs(if succeeded && !swapped { 240 } else { 90 })
     }
 
     /// How many acknowledged answers the log lacks.

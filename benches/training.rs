@@ -90,16 +90,12 @@ impl Bench {
         let together = self.train("pair, 400-token prompt shared", &shared)?;
         let separate = self.train("the same pair as two sequences", &apart)?;
         say(format!("\nA shared pair costs {:.3} of two separate sequences.\n", together / separate));
-        let policy = self.policy_step()?;
-        say(format!(
-            "\nTwo prompts with their instructions in common cost {policy:.3} of the two by themselves.\n"
-        ));
         Ok(())
     }
 
     /// Half of a step of the policy as chat makes it, eight answers to each of two prompts, more than half of which are the
     /// same instructions and examples: the cost of reading these once, as a share of reading them twice.
-    fn policy_step(&self) -> Outcome<f64> {
+    fn policy_step(&self) -> Outcome<()> {
         const INSTRUCTIONS: u32 = 270;
         let prompts = [1, 2].map(|i| [text(0, INSTRUCTIONS), text(i, 520 - INSTRUCTIONS)].concat());
         let answers: Vec<Vec<u32>> = (0..8).map(|i| text(10 + i, 20)).collect();
@@ -113,8 +109,13 @@ impl Bench {
             let completions: Vec<&[u32]> = answers.iter().map(Vec::as_slice).collect();
             apart.push(Sequence { prompt, completions: &completions });
         }
+        say("| step | rows | tokens/s | matmul GFLOP/s | share |\n|---|---:|---:|---:|---:|");
         let together = self.train("2 prompts × 8 answers, instructions once", &together)?;
-        Ok(together / self.train("the same, instructions in each", &apart)?)
+        let share = together / self.train("the same, instructions in each", &apart)?;
+        say(format!(
+            "\nTwo prompts with their instructions in common cost {share:.3} of the two by themselves.\n"
+        ));
+        Ok(())
     }
 
     fn rollouts(&self) -> Outcome<()> {
@@ -169,5 +170,7 @@ fn main() -> Outcome<()> {
     ));
     bench.training()?;
     say(format!("Resident memory at its highest: {:.2} GB.\n", peak_memory()? as f64 / 1e9));
+    // After the memory of the steps above was told: this one has more rows.
+    bench.policy_step()?;
     bench.rollouts()
 }

@@ -332,8 +332,6 @@ impl<'a> Work<'a> {
 
 impl From<crate::config::SftConfig> for sft::Settings {
     fn from(config: crate::config::SftConfig) -> Self {
-        // A pass of 1,024 tokens keeps the default model's training under 2.5 GB resident.
-        const PASS_TOKENS: usize = 1024;
         Self {
             adapter: crate::nn::AdapterShape {
                 rank: config.rank,
@@ -345,7 +343,7 @@ impl From<crate::config::SftConfig> for sft::Settings {
             epochs: u32::try_from(config.epochs).unwrap_or(u32::MAX),
             batch: config.batch,
             max_sequence_tokens: config.max_sequence_tokens,
-            pass_tokens: PASS_TOKENS,
+            pass_tokens: crate::nn::PASS_TOKENS,
             recompute: false,
             seed: config.seed,
         }

@@ -17,6 +17,7 @@ mod merge;
 mod ops;
 mod optimizer;
 mod packing;
+mod reading;
 mod rope;
 mod sampler;
 mod tensors;
@@ -34,7 +35,8 @@ pub use gradients::Gradients;
 pub(crate) use gradients::accumulate;
 pub use merge::{Merged, merge_folder, merge_gguf};
 pub use optimizer::{AdamW, AdamWSettings, Schedule, clip};
-pub use packing::{Packed, Text, pack};
+pub use packing::{PASS_TOKENS, Packed, Text, pack};
+pub use reading::{Reading, read};
 pub use rope::{Pairing, Rope};
 pub use sampler::{Completion, SampleRequest, Sampler, Sampling};
 

@@ -15,8 +15,8 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::nn::{
-    AdamW, AdamWSettings, Adapter, AdapterShape, Batch, Checkpoint, Decoder, Gradients, NnError, Packed,
-    Pass, Schedule, Text, pack,
+    self, AdamW, AdamWSettings, Adapter, AdapterShape, Batch, Checkpoint, Decoder, Gradients, NnError,
+    Packed, Pass, Schedule, Text, pack,
 };
 use plan::Plan;
 
@@ -234,18 +234,8 @@ pub fn log_likelihoods(
     adapter: Option<&Adapter>,
     examples: &[Example],
 ) -> Result<Vec<f64>, NnError> {
-    // As many tokens as a training pass of the default settings.
-    const PASS_TOKENS: usize = 1024;
-    let mut sums = Vec::with_capacity(examples.len());
     let texts: Vec<Text<'_>> = examples.iter().map(Example::text).collect();
-    for Packed { batch, .. } in pack(&texts, PASS_TOKENS) {
-        // Not differentiable: the adapter is frozen for the length of this pass.
-        let scores = decoder.scores(&batch, Pass { adapter, frozen: true, ..Pass::default() })?;
-        let values = scores.log_probabilities.to_vec1::<f32>()?;
-        let sum = |range: &std::ops::Range<usize>| values[range.clone()].iter().map(|v| f64::from(*v)).sum();
-        sums.extend(batch.completions().iter().map(|range| -> f64 { sum(range) }));
-    }
-    Ok(sums)
+    nn::read((decoder, adapter), (&texts, nn::PASS_TOKENS), |read| Ok(read.sum()))
 }
 
 struct Training<'a> {

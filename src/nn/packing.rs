@@ -9,6 +9,9 @@ use super::batch::{Batch, Sequence};
 /// few tokens again.
 const WORTH: usize = 8;
 
+/// Rows of a pass that keep the training of the default model under 2.5 GB resident.
+pub const PASS_TOKENS: usize = 1024;
+
 /// A prompt and what follows it.
 #[derive(Debug, Clone, Copy)]
 pub struct Text<'t> {

@@ -1,11 +1,7 @@
 //! How far is a policy from its reference, and what would choosing the best of several answers have given?
 
-use super::texts::{read, sum};
 use super::{PolicyError, Prompt, Rollout};
-use crate::nn::{Adapter, Decoder, Text};
-
-/// Tokens read together: as many as a training pass of the default settings.
-const PASS_TOKENS: usize = 1024;
+use crate::nn::{self, Adapter, Decoder, Text};
 
 /// Mean KL of an adapter's policy to the reference over whole answers (nats an answer): the mean of
 /// log π(y) − log π₀(y), an unbiased estimate where the answers are the policy's own. 0 without answers.
@@ -25,9 +21,8 @@ pub fn kl_to_reference(
             Ok(Text { prompt: &prompt.tokens, completion: &rollout.tokens })
         })
         .collect::<Result<_, PolicyError>>()?;
-    let sums = |adapter| -> Result<Vec<f64>, PolicyError> {
-        let read = read(reference, adapter, (&texts, PASS_TOKENS))?;
-        Ok(read.iter().map(|answer| sum(&answer.log_probabilities)).collect())
+    let sums = |adapter: Option<&Adapter>| {
+        nn::read((reference, adapter), (&texts, nn::PASS_TOKENS), |read| Ok(read.sum()))
     };
     let (policy, base) = (sums(Some(adapter))?, sums(None)?);
     let total: f64 = policy.iter().zip(&base).map(|(policy, base)| policy - base).sum();

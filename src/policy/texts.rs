@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::PolicyError;
-use crate::nn::{Adapter, Decoder, Packed, Pass, Text, pack};
+use crate::nn::{self, Adapter, Decoder, Text};
 
 /// What a pass without gradients says of an answer.
 #[derive(Debug)]
@@ -18,18 +18,12 @@ pub(super) struct Reading {
 pub(super) fn read(
     decoder: &Decoder,
     adapter: Option<&Adapter>,
-    (texts, tokens): (&[Text<'_>], usize),
+    texts: (&[Text<'_>], usize),
 ) -> Result<Vec<Reading>, PolicyError> {
-    let mut all = Vec::with_capacity(texts.len());
-    for Packed { batch, .. } in pack(texts, tokens) {
-        let scores = decoder.scores(&batch, Pass { adapter, frozen: true, ..Pass::default() })?;
-        let values = scores.log_probabilities.to_vec1::<f32>()?;
-        for range in batch.completions() {
-            let states = scores.states.narrow(0, range.start, range.len())?;
-            all.push(Reading { log_probabilities: values[range.clone()].to_vec(), states });
-        }
-    }
-    Ok(all)
+    let whole = |read: &nn::Reading<'_>| {
+        Ok(Reading { log_probabilities: read.log_probabilities.to_vec(), states: read.states()? })
+    };
+    Ok(nn::read((decoder, adapter), texts, whole)?)
 }
 
 /// Log-probability of an answer (nats) from those of its tokens.

@@ -12,7 +12,8 @@ use rand_chacha::ChaCha8Rng;
 use super::backbone::Read;
 use super::{Backbone, Pair, RewardError, Step};
 use crate::nn::{
-    AdamW, AdamWSettings, Adapter, AdapterShape, Batch, NnError, Pass, Schedule, Sequence, accumulate, clip,
+    AdamW, AdamWSettings, Adapter, AdapterShape, Batch, NnError, PASS_TOKENS, Pass, Schedule, Sequence,
+    accumulate, clip,
 };
 
 /// Rank matters little for what data of this size can teach; alpha is twice the rank, as for fine-tuning.
@@ -23,8 +24,6 @@ const RATE: f32 = 5e-4;
 const WARMUP: f64 = 0.1;
 /// Pairs a step; one pass over the data: reward models overfit in a second one (`InstructGPT`, arXiv:2203.02155).
 const BATCH: usize = 16;
-/// Tokens that are in memory together, as in fine-tuning.
-const PASS_TOKENS: usize = 1024;
 /// Joint norm to which gradients are clipped.
 const CLIP: f32 = 1.0;
 /// Factor of the squared sum of a pair's rewards (arXiv:2312.09244).

@@ -43,22 +43,23 @@ impl Batch {
         self.push_sharing(&[sequence], 0);
     }
 
-    /// Adds sequences as [`Self::push`] does; the `shared` tokens with which all their prompts begin are read once.
-    pub fn push_sharing(&mut self, sequences: &[Sequence<'_>], shared: usize) {
+    /// Adds sequences as [`Self::push`] does; the `shared` tokens with which all their prompts begin are read once. Gives
+    /// the rows of each prompt: the shared ones, then its own.
+    pub fn push_sharing(&mut self, sequences: &[Sequence<'_>], shared: usize) -> Vec<[Range<usize>; 2]> {
         let beginning = sequences.first().map_or(&[][..], |first| &first.prompt[..shared]);
         let common = self.rows(beginning, 0);
         let mut spans = Vec::new();
         if !common.is_empty() {
             spans.push(Span { rows: common.clone(), prefix: Vec::new() });
         }
-        for sequence in sequences {
-            self.lay(*sequence, &common, &mut spans);
-        }
+        let lay = |sequence: &Sequence<'_>| [common.clone(), self.lay(*sequence, &common, &mut spans)];
+        let rows = sequences.iter().map(lay).collect();
         self.groups.push(Group { spans });
+        rows
     }
 
-    /// Adds a sequence of which the rows `common` are there already.
-    fn lay(&mut self, sequence: Sequence<'_>, common: &Range<usize>, spans: &mut Vec<Span>) {
+    /// Adds a sequence of which the rows `common` are there already; gives those of the rest of its prompt.
+    fn lay(&mut self, sequence: Sequence<'_>, common: &Range<usize>, spans: &mut Vec<Span>) -> Range<usize> {
         let Sequence { prompt, completions } = sequence;
         let own = self.rows(&prompt[common.len()..], common.len());
         let last = if own.is_empty() { common.end } else { own.end } - 1;
@@ -78,6 +79,7 @@ impl Batch {
             }
             self.targets(completion, last, read.start);
         }
+        own
     }
 
     /// Adds a text every token of which, but the first, is a target.

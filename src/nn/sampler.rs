@@ -175,8 +175,9 @@ impl<'a> Sampler<'a> {
         let sequences: Vec<Sequence<'_>> =
             prompts.iter().map(|prompt| Sequence { prompt, completions: &[] }).collect();
         let mut batch = Batch::default();
-        batch.push_sharing(&sequences, shared);
-        let rows = rows_of(&prompts, shared);
+        let parts = batch.push_sharing(&sequences, shared);
+        let rows: Vec<Vec<usize>> =
+            parts.into_iter().map(|parts| parts.into_iter().flatten().collect()).collect();
         let heads = self.decoder.architecture().heads;
         let layers = self.decoder.layers.len();
         let mut caches: Vec<Cache> =
@@ -342,17 +343,6 @@ fn take(waiting: &mut VecDeque<usize>, requests: &[SampleRequest], room: usize) 
         waiting.pop_front();
     }
     chosen
-}
-
-/// Of each prompt, its rows where all lie one after another: the `shared` ones, which are there once, then its own.
-fn rows_of(prompts: &[&[u32]], shared: usize) -> Vec<Vec<usize>> {
-    let mut end = shared;
-    let rows = |prompt: &&[u32]| {
-        let start = end;
-        end += prompt.len() - shared;
-        (0..shared).chain(start..end).collect()
-    };
-    prompts.iter().map(rows).collect()
 }
 
 fn to_domain(sampling: Sampling, seed: u64) -> domain::Sampling {

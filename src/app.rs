@@ -172,6 +172,7 @@ impl Application {
         let supervising = tokio::spawn(parts.supervisor(&config, &data_dir, worker).run(ending.clone()));
         let automation = Automation {
             ledger: Arc::clone(&parts.ledger),
+            swapper: Arc::clone(&parts.swapper),
             config: Arc::clone(&config),
             metrics: metrics.clone(),
         };

@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::domain::{RunId, RunRequest, now};
 use crate::error::{Error, ErrorCode};
 use crate::ledger::{Ledger, LedgerError};
+use crate::registry::RegistryError;
 
 pub use crate::domain::{Outcome, Progress, Run, RunState, Stage, Verdict};
 pub use automation::{Automation, REQUESTER, Why, due};
@@ -59,6 +60,9 @@ pub enum JobsError {
     /// The database failed, or the run's state does not allow it.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// Which generation is active can not be read.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
 }
 
 impl From<JobsError> for Error {
@@ -66,6 +70,7 @@ impl From<JobsError> for Error {
         match error {
             JobsError::Invalid { field, .. } => Self::invalid(field, error.to_string()),
             JobsError::Ledger(error) => error.into(),
+            JobsError::Registry(error) => error.into(),
             busy @ JobsError::Busy(_) => Self::new(ErrorCode::Conflict, busy.to_string()),
             lock @ JobsError::Lock { .. } => Self::internal(lock),
         }

@@ -273,6 +273,17 @@ impl Swapper {
         self.failures.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
+    /// Whether the active generation is still to be served here: it was promoted elsewhere and is loaded next. Not one
+    /// that was tried and could not be served.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn is_behind(&self) -> Result<bool, RegistryError> {
+        let Some(pointer) = self.registry.pointer(ActiveRole::Policy).await? else { return Ok(false) };
+        let is_served = self.slot.current().as_ref() == Some(&pointer.generation);
+        Ok(!is_served && self.failure(&pointer.generation).is_none())
+    }
+
     /// The generations in memory, the served one first.
     #[must_use]
     pub fn loaded(&self) -> Vec<GenerationId> {

@@ -1,5 +1,5 @@
 //! When does the server train by itself? When there is enough new to learn from, or the calendar says so; outside quiet
-//! hours, one run at a time.
+//! hours, one run at a time, and not before what the last one made is served.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use crate::domain::{DemonstrationStatus, Millis, Run, RunRequest, RunState, Stag
 use crate::error::chain;
 use crate::improve::FEWEST_DEMONSTRATIONS;
 use crate::ledger::{Ledger, Paging, Signals};
+use crate::swap::Swapper;
 use crate::telemetry::Metrics;
 
 /// Who asks for the runs that are started here.
@@ -28,6 +29,9 @@ const LOOKED_BACK: usize = 200;
 pub struct Automation {
     /// Signals and runs.
     pub ledger: Arc<dyn Ledger>,
+    /// What serves. A run beside it would take the processors from a generation that is being loaded, and people would
+    /// wait for what they have taught.
+    pub swapper: Arc<Swapper>,
     /// What is started, and when.
     pub config: Arc<Config>,
     /// What is reported.
@@ -72,6 +76,9 @@ impl Automation {
         let last =
             runs.iter().find(|run| run.requested_by == REQUESTER || learns(run)).map(|run| run.created);
         let Some(why) = due(config, (&new, last), at).filter(|_| !busy) else { return Ok(None) };
+        if self.swapper.is_behind().await? {
+            return Ok(None);
+        }
         let Some(stage) = self.stage().await? else { return Ok(None) };
         let request = RunRequest { promote: config.promote, ..RunRequest::new(stage) };
         let run = enqueue(&*self.ledger, &self.config, request, REQUESTER).await?;
@@ -131,8 +138,12 @@ fn zoned(at: Millis) -> Option<jiff::Zoned> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::RegistryConfig;
     use crate::domain::{Choice, RunState};
+    use crate::generation::Slot;
     use crate::ledger::tests::{Harness, fixtures};
+    use crate::registry::{POLICY_FILE, Registry};
+    use crate::swap::tests::{Scripts, about, publish};
 
     /// 2026-11-23, a Monday, at an hour of the day.
     fn monday(hour: i64) -> Millis {
@@ -175,14 +186,73 @@ mod tests {
         assert_eq!((0..24).map(quiet).collect::<Vec<_>>(), expected);
     }
 
+    /// A server of the base model, and the registry it follows.
+    async fn serving(h: &Harness, metrics: &Metrics) -> (Registry, Arc<Swapper>) {
+        let registry = Registry::open(h.folder(), Arc::clone(&h.ledger)).await.unwrap();
+        let (slot, loader) = (Arc::new(Slot::empty(metrics.clone())), Arc::new(Scripts::default()));
+        let swapper = Swapper::new(slot, registry.clone(), loader, &RegistryConfig::default());
+        swapper.start().await.unwrap();
+        (registry, Arc::new(swapper))
+    }
+
+    /// The pointer is moved as a worker moves it; until the server follows, nothing else takes the processors.
+    #[tokio::test]
+    async fn no_run_begins_while_what_was_learnt_is_not_served() {
+        let h = Harness::sqlite().await;
+        let metrics = Metrics::new().unwrap();
+        let (registry, swapper) = serving(&h, &metrics).await;
+        let mut config = Config::default();
+        config.automation.signals = 1;
+        let automation = Automation {
+            ledger: h.ledger.clone(),
+            swapper: Arc::clone(&swapper),
+            config: Arc::new(config),
+            metrics,
+        };
+        let (comparison, left, right) = fixtures::comparison("ada", 1, 2);
+        h.ledger.record_comparison(&comparison, [&left, &right]).await.unwrap();
+        h.ledger.put_vote(&fixtures::vote(&comparison, "ada", Choice::Left, now().0)).await.unwrap();
+        let learnt = publish(&registry, "learnt", about()).await;
+        registry.promote(&learnt, None).await.unwrap();
+        assert_eq!(automation.look(now()).await.unwrap(), None);
+        let following = tokio::spawn(Arc::clone(&swapper).follow());
+        while swapper.loaded().first() != Some(&learnt) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        following.abort();
+        assert!(automation.look(now()).await.unwrap().is_some());
+    }
+
+    /// What can not be served must not keep the server from learning something better.
+    #[tokio::test]
+    async fn a_generation_that_can_not_be_served_is_not_waited_for() {
+        let h = Harness::sqlite().await;
+        let (registry, swapper) = serving(&h, &Metrics::new().unwrap()).await;
+        let damaged = publish(&registry, "damaged", about()).await;
+        registry.promote(&damaged, None).await.unwrap();
+        assert!(swapper.is_behind().await.unwrap());
+        std::fs::write(registry.folder(&damaged).unwrap().join(POLICY_FILE), "x").unwrap();
+        let following = tokio::spawn(Arc::clone(&swapper).follow());
+        while swapper.failure(&damaged).is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        following.abort();
+        assert!(!swapper.is_behind().await.unwrap());
+    }
+
     #[tokio::test]
     async fn a_run_is_queued_once_for_what_is_new() {
         let h = Harness::sqlite().await;
         let mut config = Config::default();
         config.automation.signals = 3;
         let metrics = Metrics::new().unwrap();
-        let automation =
-            Automation { ledger: h.ledger.clone(), config: Arc::new(config), metrics: metrics.clone() };
+        let (_, swapper) = serving(&h, &metrics).await;
+        let automation = Automation {
+            ledger: h.ledger.clone(),
+            swapper,
+            config: Arc::new(config),
+            metrics: metrics.clone(),
+        };
         let vote = async |n: usize| {
             let (comparison, left, right) = fixtures::comparison("ada", n as i64, 2 * n);
             h.ledger.record_comparison(&comparison, [&left, &right]).await.unwrap();

@@ -29,6 +29,24 @@ pub(crate) fn base() -> Manifest {
     Manifest::of_base(GenerationId::from_wire("gen-00000000000000ba"), base, template, WeightFormat::F16)
 }
 
+/// Of a policy that was trained from the base model.
+pub(crate) fn about() -> About {
+    About {
+        kind: GenerationKind::Policy,
+        parent: Some(base().id),
+        merged_tensors: 1,
+        metrics: Value::Null,
+        ..base().about
+    }
+}
+
+/// A generation of [`Scripts`] whose answer is its weights.
+pub(crate) async fn publish(registry: &Registry, weights: &str, about: About) -> GenerationId {
+    let draft = registry.draft().await.unwrap();
+    std::fs::write(draft.path().join(POLICY_FILE), weights).unwrap();
+    registry.publish(draft, about).await.unwrap().id
+}
+
 #[async_trait]
 impl Loader for Scripts {
     async fn base(&self) -> Result<Manifest, SwapError> {
@@ -87,20 +105,8 @@ impl Fixture {
         Swapper::new(Arc::clone(slot), registry.clone(), loader, &RegistryConfig::default())
     }
 
-    fn about() -> About {
-        About {
-            kind: GenerationKind::Policy,
-            parent: Some(base().id),
-            merged_tensors: 1,
-            metrics: Value::Null,
-            ..base().about
-        }
-    }
-
     async fn publish(&self, weights: &str, about: About) -> GenerationId {
-        let draft = self.registry.draft().await.unwrap();
-        std::fs::write(draft.path().join(POLICY_FILE), weights).unwrap();
-        self.registry.publish(draft, about).await.unwrap().id
+        publish(&self.registry, weights, about).await
     }
 
     fn damage(&self, id: &GenerationId) {
@@ -129,7 +135,7 @@ fn message(error: SwapError) -> (ErrorCode, String) {
 async fn promotion_serves_it_and_rollback_serves_the_one_before() {
     let fixture = Fixture::started().await;
     assert_eq!(fixture.served(), base().id);
-    let id = fixture.publish("tuned", Fixture::about()).await;
+    let id = fixture.publish("tuned", about()).await;
     let promoted = fixture.swapper.promote(&id, Some(&base().id)).await.unwrap();
     assert_eq!(
         (promoted, fixture.served(), fixture.active().await),
@@ -157,14 +163,13 @@ async fn what_can_not_be_served_is_refused_and_the_pointer_stays() {
         logprobs: vec![(1.0 - difference).ln(); 2],
     };
     let restricted = AccessLabel::of([&Groups::from(["hr".to_owned()])]);
-    let same = fixture.publish("base", Fixture::about()).await;
-    let mute = fixture.publish("", Fixture::about()).await;
-    let broken = fixture.publish("broken", Fixture::about()).await;
-    let secret = fixture.publish("secret", About { access: restricted, ..Fixture::about() }).await;
-    let off = About { parity: vec![trained(0.02)], ..Fixture::about() };
+    let same = fixture.publish("base", about()).await;
+    let mute = fixture.publish("", about()).await;
+    let broken = fixture.publish("broken", about()).await;
+    let secret = fixture.publish("secret", About { access: restricted, ..about() }).await;
+    let off = About { parity: vec![trained(0.02)], ..about() };
     let off = fixture.publish("off", off).await;
-    let (damaged, cut) =
-        (fixture.publish("damaged", Fixture::about()).await, fixture.publish("y", Fixture::about()).await);
+    let (damaged, cut) = (fixture.publish("damaged", about()).await, fixture.publish("y", about()).await);
     fixture.loader.broken.lock().unwrap().insert(broken.clone());
     fixture.damage(&damaged);
     fixture.damage(&cut);
@@ -185,12 +190,11 @@ async fn what_can_not_be_served_is_refused_and_the_pointer_stays() {
         assert_eq!(fixture.count("refused"), n as u64 + 1, "{reason}");
     }
     assert_eq!(fixture.slot.metrics().verification_failures.get(), 2);
-    let near = About { parity: vec![trained(0.004)], ..Fixture::about() };
+    let near = About { parity: vec![trained(0.004)], ..about() };
     let near = fixture.publish("near", near).await;
     fixture.swapper.promote(&near, None).await.unwrap();
     // Eight-bit weights may differ by more.
-    let coarse =
-        About { parity: vec![trained(0.014)], serving_format: WeightFormat::Q8_0, ..Fixture::about() };
+    let coarse = About { parity: vec![trained(0.014)], serving_format: WeightFormat::Q8_0, ..about() };
     let coarse = fixture.publish("coarse", coarse).await;
     fixture.swapper.promote(&coarse, None).await.unwrap();
     assert_eq!(fixture.served(), coarse);
@@ -199,7 +203,7 @@ async fn what_can_not_be_served_is_refused_and_the_pointer_stays() {
 #[tokio::test]
 async fn a_pointer_moved_elsewhere_is_followed() {
     let fixture = Fixture::started().await;
-    let id = fixture.publish("tuned", Fixture::about()).await;
+    let id = fixture.publish("tuned", about()).await;
     fixture.registry.promote(&id, None).await.unwrap();
     assert_eq!(fixture.served(), base().id);
     fixture.swapper.keep_in_step().await.unwrap();
@@ -210,7 +214,7 @@ async fn a_pointer_moved_elsewhere_is_followed() {
 #[tokio::test]
 async fn a_pointer_to_what_can_not_be_served_is_tried_once_and_shown() {
     let fixture = Fixture::started().await;
-    let id = fixture.publish("tuned", Fixture::about()).await;
+    let id = fixture.publish("tuned", about()).await;
     fixture.damage(&id);
     fixture.registry.promote(&id, None).await.unwrap();
     for _ in 0..3 {
@@ -221,7 +225,7 @@ async fn a_pointer_to_what_can_not_be_served_is_tried_once_and_shown() {
     assert!(fixture.swapper.failure(&id).unwrap().reason.contains("damaged"));
     // A caller who asks for it is told at once, and it works again when it was repaired.
     assert!(fixture.swapper.promote(&id, None).await.is_err());
-    fixture.publish("tuned", Fixture::about()).await;
+    fixture.publish("tuned", about()).await;
     fixture.swapper.promote(&id, None).await.unwrap();
     assert_eq!(fixture.served(), id);
     assert!(fixture.swapper.failure(&id).is_none());
@@ -230,7 +234,7 @@ async fn a_pointer_to_what_can_not_be_served_is_tried_once_and_shown() {
 #[tokio::test]
 async fn a_server_starts_with_the_active_generation_or_else_with_the_base_model() {
     let fixture = Fixture::started().await;
-    let id = fixture.publish("tuned", Fixture::about()).await;
+    let id = fixture.publish("tuned", about()).await;
     fixture.swapper.promote(&id, None).await.unwrap();
     for (damaged, served) in [(false, id.clone()), (true, base().id)] {
         if damaged {
@@ -249,7 +253,7 @@ async fn a_server_starts_with_the_active_generation_or_else_with_the_base_model(
 #[tokio::test]
 async fn nothing_is_promoted_before_anything_is_served() {
     let fixture = Fixture::new().await;
-    let id = fixture.publish("tuned", Fixture::about()).await;
+    let id = fixture.publish("tuned", about()).await;
     assert_eq!(message(fixture.swapper.promote(&id, None).await.unwrap_err()).0, ErrorCode::NotReady);
     let unknown = GenerationId::from_wire("gen-0000000000000000");
     assert_eq!(message(fixture.swapper.promote(&unknown, None).await.unwrap_err()).0, ErrorCode::NotFound);
@@ -258,7 +262,7 @@ async fn nothing_is_promoted_before_anything_is_served() {
 #[tokio::test]
 async fn a_promotion_that_takes_long_goes_on_without_its_caller() {
     let fixture = Fixture::started().await;
-    let id = fixture.publish("tuned", Fixture::about()).await;
+    let id = fixture.publish("tuned", about()).await;
     *fixture.loader.pause.lock().unwrap() = Duration::from_millis(100);
     let mut swapper = Fixture::swapper(&fixture.slot, &fixture.registry, &fixture.loader);
     swapper.patience = Duration::ZERO;
@@ -272,7 +276,7 @@ async fn a_promotion_that_takes_long_goes_on_without_its_caller() {
 #[tokio::test]
 async fn a_reward_generation_moves_its_own_pointer_only() {
     let fixture = Fixture::started().await;
-    let about = About { kind: GenerationKind::Reward, ..Fixture::about() };
+    let about = About { kind: GenerationKind::Reward, ..about() };
     let id = fixture.publish("reward", about).await;
     assert_eq!(fixture.swapper.promote(&id, None).await.unwrap(), Promotion::Committed);
     assert_eq!((fixture.served(), fixture.active().await), (base().id, base().id));
@@ -285,7 +289,7 @@ async fn old_generations_are_deleted_after_a_swap_and_the_served_one_is_not() {
     let fixture = Fixture::started().await;
     let mut ids = Vec::new();
     for n in 0..9 {
-        let about = About { created: Millis(n), ..Fixture::about() };
+        let about = About { created: Millis(n), ..about() };
         ids.push(fixture.publish(&format!("tuned {n}"), about).await);
     }
     fixture.swapper.promote(&ids[0], None).await.unwrap();

@@ -71,7 +71,7 @@ impl<'a> Work<'a> {
             effective_pairs: self.people.effective_pairs,
         };
         let mut cross_validated = measure(&trained.collect::<Vec<_>>(), &likings);
-        cross_validated.log_loss = chosen.log_loss;
+        cross_validated.log_loss = chosen.log_loss();
         Report {
             rung: model.rung(),
             counts,

@@ -60,6 +60,8 @@ impl RewardModel {
         let about = header.metadata().as_ref().and_then(|metadata| metadata.get("about"));
         let about = about.ok_or_else(|| problem("it does not say what it is".into()))?;
         let about: About = serde_json::from_str(about).map_err(|error| problem(error.to_string()))?;
+        // Before the sizes, which are others then.
+        about.check_names().map_err(problem)?;
         let tensors = SafeTensors::deserialize(&bytes).map_err(damaged)?;
         let lists = Lists { tensors, path };
         let reading = lists.reading(&about)?;
@@ -77,9 +79,7 @@ impl RewardModel {
         let members = weights.chunks(columns).map(<[f64]>::to_vec).collect();
         let (normaliser, reference) = (Normaliser { mean, deviation }, lists.get("reference")?);
         let (unit, slope) = (*unit, *slope);
-        let model = Self { about, normaliser, reading, members, centres, unit, slope, reference };
-        model.check_names().map_err(problem)?;
-        Ok(model)
+        Ok(Self { about, normaliser, reading, members, centres, unit, slope, reference })
     }
 
     fn numbers(&self) -> Vec<Named> {

@@ -1,7 +1,7 @@
 //! What does a question ask for? What makes an answer good depends on it: a yes is short, a way to do something is not.
 
 use super::text::sentences;
-use crate::domain::Message;
+use crate::domain::{Author, Message};
 
 /// What is asked for, as far as a question's first words tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub(super) enum Kind {
 
 /// What each kind is called, in order.
 pub(super) const KINDS: [&str; 4] = ["asks whether", "asks for a fact", "asks how or why", "asks otherwise"];
+/// What a question of any kind is called that is not the first of its conversation.
+pub(super) const FOLLOWING: &str = "goes on with a conversation";
 
 const WHETHER: &[&str] = &[
     "is", "are", "am", "was", "were", "do", "does", "did", "can", "could", "may", "might", "must", "will",
@@ -29,6 +31,11 @@ const MEASURES: &[&str] = &["many", "much", "long", "old", "often", "far", "big"
 const HOW: &[&str] = &["how", "why"];
 /// Words before a question's first one.
 const POLITE: &[&str] = &["and", "but", "so", "also", "please", "hi", "hello", "then", "ok", "okay"];
+
+/// Whether a conversation's last question is not its first one: much has been said then, and need not be said again.
+pub(super) fn goes_on(conversation: &[Message]) -> bool {
+    conversation.iter().filter(|message| message.role == Author::User).count() > 1
+}
 
 impl Kind {
     /// Of a conversation's last message: of its last sentence that ends with a question mark, else of its first one.
@@ -66,5 +73,13 @@ mod tests {
         assert_eq!(kind(""), Kind::Other);
         assert_eq!(Kind::of(&[]), Kind::Other);
         assert_eq!(KINDS[Kind::Other as usize], "asks otherwise");
+    }
+
+    #[test]
+    fn a_second_question_goes_on_with_a_conversation() {
+        let first = [Message::system("Be brief."), Message::user("Is lunch free?")];
+        assert!(!goes_on(&first) && !goes_on(&[]));
+        let second = [Message::assistant("No."), Message::user("What does it cost?")];
+        assert!(goes_on(&[first.as_slice(), &second].concat()));
     }
 }

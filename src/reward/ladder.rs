@@ -79,7 +79,7 @@ pub(super) fn climb<'a>(
     let chosen = work.choose(&work.settings.ridges);
     let seconds = clock.started.elapsed().as_secs_f64();
     let mut features = tried(Rung::Features, seconds);
-    (features.log_loss, features.chosen) = (Some(chosen.log_loss), true);
+    (features.log_loss, features.chosen) = (Some(chosen.log_loss()), true);
     let mut climbed = Climbed { work: None, chosen, tuned: None, ladder: vec![features] };
     let Some(backbone) = &extractor.backbone else {
         for rung in [Rung::Backbone, Rung::Adapter] {
@@ -127,10 +127,10 @@ fn with_states<'a>(
                 let chosen = held.choose(&[climbed.chosen.ridge]);
                 (held, chosen)
             });
-            let best = held.into_iter().min_by(|a, b| a.1.log_loss.total_cmp(&b.1.log_loss));
+            let best = held.into_iter().min_by(|a, b| a.1.log_loss().total_cmp(&b.1.log_loss()));
             if let Some((richer, chosen)) = best {
-                last.log_loss = Some(chosen.log_loss);
-                let (better, error) = gain(&climbed.chosen, &chosen, &work.people.weights);
+                last.log_loss = Some(chosen.log_loss());
+                let (better, error) = gain(&climbed.chosen, &chosen);
                 if better > error {
                     climbed.ladder.iter_mut().for_each(|below| below.chosen = false);
                     (climbed.work, climbed.chosen) = (Some(richer), chosen);
@@ -216,8 +216,9 @@ fn judge(
     let items: Vec<Item<'_>> = judges.iter().flat_map(|row| work.sample.pairs[*row].items()).collect();
     let ends = backbone.ends(&tuned.adapter, &items)?;
     let mut losses = [below.clone(), below.clone()];
-    let mut weights = Vec::new();
     losses.iter_mut().for_each(|losses| losses.losses.clear());
+    let counts: Vec<f64> = judges.iter().map(|row| work.people.weights[*row]).collect();
+    losses.iter_mut().for_each(|losses| losses.counts.clone_from(&counts));
     for (row, ends) in judges.iter().zip(ends.chunks_exact(2)) {
         let score = |end: &[f64]| {
             let sums = tuned.heads.iter().map(|head| head.iter().zip(end).map(|(w, x)| w * x).sum::<f64>());
@@ -226,14 +227,10 @@ fn judge(
         let (before, outcome) = (below.slope * below.logits[*row], work.observations[*row].outcome);
         losses[0].losses.push(log_loss(before, outcome));
         losses[1].losses.push(log_loss(before + score(&ends[0]) - score(&ends[1]), outcome));
-        weights.push(work.people.weights[*row]);
     }
-    let mean = |losses: &Chosen| {
-        let sum: f64 = losses.losses.iter().zip(&weights).map(|(loss, weight)| loss * weight).sum();
-        sum / weights.iter().sum::<f64>().max(f64::MIN_POSITIVE)
-    };
-    (tried.below, tried.log_loss) = (Some(mean(&losses[0])), Some(mean(&losses[1])));
-    Ok(gain(&losses[0], &losses[1], &weights))
+    let [before, after] = losses.each_ref().map(Chosen::log_loss);
+    (tried.below, tried.log_loss) = (Some(before), Some(after));
+    Ok(gain(&losses[0], &losses[1]))
 }
 
 fn rung(

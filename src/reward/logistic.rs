@@ -120,16 +120,17 @@ pub(super) fn log_loss(logit: f64, target: f64) -> f64 {
     target * softplus(-logit) + (1.0 - target) * softplus(logit)
 }
 
-/// The factor of log-odds under which outcomes are likeliest, at least 0: one number, found by Newton's method.
-pub(super) fn slope(outcomes: &[(f64, f64)]) -> f64 {
+/// The factor of log-odds under which outcomes are likeliest, at least 0: one number, found by Newton's method. Log-odds,
+/// what came of them, and how much that counts.
+pub(super) fn slope(outcomes: &[(f64, f64, f64)]) -> f64 {
     // As a prior that factors near 1 are likelier, worth one observation.
     let mut slope = 1.0;
     for _ in 0..STEPS {
         let (mut gradient, mut curvature) = (slope - 1.0, 1.0);
-        for (logit, target) in outcomes {
+        for (logit, target, weight) in outcomes {
             let p = sigmoid(slope * logit);
-            gradient += (p - target) * logit;
-            curvature += p * (1.0 - p) * logit * logit;
+            gradient += weight * (p - target) * logit;
+            curvature += weight * p * (1.0 - p) * logit * logit;
         }
         let step = gradient / curvature;
         slope = (slope - step).clamp(0.0, 100.0);
@@ -362,10 +363,13 @@ mod tests {
 
     #[test]
     fn slopes_are_those_of_the_outcomes() {
-        let outcomes: Vec<(f64, f64)> = (0..4000).map(|i| (2.0, f64::from(u8::from(i % 4 != 0)))).collect();
+        let won = |i: usize| f64::from(u8::from(!i.is_multiple_of(4)));
+        let outcomes: Vec<(f64, f64, f64)> = (0..4000).map(|i| (2.0, won(i), 1.0)).collect();
         // Three of four won: log-odds ln 3, at a logit of 2.
         assert!((slope(&outcomes) - 3f64.ln() / 2.0).abs() < 1e-3);
-        let against: Vec<(f64, f64)> = (0..100).map(|_| (1.0, 0.0)).collect();
-        assert_eq!(slope(&against), 0.0);
+        // What counts nothing changes nothing.
+        let beside: Vec<(f64, f64, f64)> = (0..4000).map(|i| (2.0, 1.0 - won(i), 0.0)).collect();
+        assert!((slope(&[outcomes, beside].concat()) - 3f64.ln() / 2.0).abs() < 1e-3);
+        assert_eq!(slope(&[(1.0, 0.0, 1.0); 100]), 0.0);
     }
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backbone::Projection;
 use super::features::{Row, feature_names};
-use super::kind::KINDS;
+use super::kind::{FOLLOWING, KINDS};
 use super::logistic::{dot, sigmoid};
 use super::tuned::Tuning;
 use super::{Backbone, Extractor, Item, RewardError, Score, Settings};
@@ -20,8 +20,17 @@ pub(super) const CROSSED: f64 = 0.5;
 /// Standard deviations below this are rounding.
 const SMALLEST: f64 = 1e-9;
 
-/// Columns of each feature: with passages, without, and one for each kind of question.
-pub(super) const BLOCKS: usize = 2 + KINDS.len();
+/// Columns of each feature: with passages, without, in the middle of a conversation, and one for each kind of question.
+pub(super) const BLOCKS: usize = 3 + KINDS.len();
+/// The place of the third.
+pub(super) const IN_CONVERSATION: usize = 2;
+/// Places of the kinds.
+pub(super) const OF_KINDS: std::ops::Range<usize> = 3..BLOCKS;
+
+/// What each of the [`BLOCKS`] is called, in order.
+pub(super) fn block_names() -> Vec<&'static str> {
+    ["with passages", "without", FOLLOWING].into_iter().chain(KINDS).collect()
+}
 
 /// Which kind of model it is, from the simplest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -48,11 +57,22 @@ pub(super) struct About {
     pub(super) adapter: Option<AdapterShape>,
     /// Of the features, in order.
     pub(super) names: Vec<String>,
-    /// Of the kinds of question, in order.
-    #[serde(default)]
-    pub(super) kinds: Vec<String>,
+    /// Of the [`BLOCKS`], in order.
+    #[serde(default, alias = "kinds")]
+    pub(super) blocks: Vec<String>,
     /// Who may be served what it learnt; the caller's own words.
     pub(super) label: serde_json::Value,
+}
+
+impl About {
+    /// Refuses a head of a version with other features.
+    pub(super) fn check_names(&self) -> Result<(), String> {
+        if self.names == feature_names() && self.blocks == block_names() {
+            Ok(())
+        } else {
+            Err("it is of a version with other features; train again".to_owned())
+        }
+    }
 }
 
 /// A trained reward model. It never changes; scores may be asked for from any thread.
@@ -100,8 +120,9 @@ impl Reading {
 }
 
 /// Brings features to one scale, and apart by whether there were passages and by what was asked for: what makes an answer
-/// good is not the same then. Every feature has two columns for the first, of which one is 0, and one for each kind of
-/// question, of which all but one are 0.
+/// good is not the same then, nor in the middle of a conversation. Every feature has two columns for the first, of which
+/// one is 0, one that is 0 but for questions that go on with a conversation, and one for each kind of question, of which
+/// all but one are 0.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Normaliser {
     /// Of each feature over the training answers with passages, then of each over those without.
@@ -238,8 +259,8 @@ impl RewardModel {
     /// Mean weight of each feature over the members, the largest first.
     pub(super) fn mean_weights(&self) -> Vec<(String, f64)> {
         let of = |i: usize| mean_or_zero(&self.members.iter().map(|weights| weights[i]).collect::<Vec<_>>());
-        let names = (["with passages", "without"].into_iter().chain(KINDS))
-            .flat_map(|kind| self.about.names.iter().map(move |name| format!("{name} ({kind})")));
+        let names = (self.about.blocks.iter())
+            .flat_map(|block| self.about.names.iter().map(move |name| format!("{name} ({block})")));
         let named = BLOCKS * self.about.names.len();
         let read = self.members.first().map_or(0, Vec::len).saturating_sub(named);
         let states = (0..read).map(|i| format!("language model {i}"));
@@ -277,15 +298,6 @@ impl RewardModel {
         let below = self.reference.partition_point(|other| *other < value);
         let percentile = 100.0 * below as f64 / self.reference.len().max(1) as f64;
         Score { value, spread: deviation(values), percentile }
-    }
-
-    /// Refuses a head of a version with other features.
-    pub(super) fn check_names(&self) -> Result<(), String> {
-        if self.about.names == feature_names() && self.about.kinds == KINDS {
-            Ok(())
-        } else {
-            Err("it is of a version with other features; train again".to_owned())
-        }
     }
 
     fn check(&self, extractor: &Extractor) -> Result<(), RewardError> {
@@ -328,17 +340,20 @@ impl Normaliser {
         Self { mean: means.into_iter().flatten().collect(), deviation }
     }
 
-    /// The [`BLOCKS`] columns of each feature of one answer: all with passages, all without, then all of each kind of
-    /// question.
+    /// The [`BLOCKS`] columns of each feature of one answer: all with passages, all without, all in the middle of a
+    /// conversation, then all of each kind of question.
     pub(super) fn apply(&self, row: &Row) -> Vec<f64> {
         let features = self.deviation.len();
         let start = if row.grounded { 0 } else { features };
-        let of_kind = (2 + row.kind as usize) * features;
+        let of_kind = (OF_KINDS.start + row.kind as usize) * features;
         let mut columns = vec![0.0; BLOCKS * features];
         let scaled = row.features.iter().zip(&self.mean[start..]).zip(&self.deviation);
         for (i, ((x, mean), deviation)) in scaled.enumerate() {
             let value = ((x - mean) / deviation).clamp(-FARTHEST, FARTHEST);
             (columns[start + i], columns[of_kind + i]) = (value, CROSSED * value);
+            if row.following {
+                columns[IN_CONVERSATION * features + i] = value;
+            }
         }
         columns
     }

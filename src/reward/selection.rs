@@ -10,12 +10,19 @@ pub(super) struct Chosen {
     pub(super) ridge: f64,
     /// Of each observation, log-odds by a model that did not see its cluster.
     pub(super) logits: Vec<f64>,
-    /// Of the predictions (nats), after calibration on other folds.
-    pub(super) log_loss: f64,
-    /// Of each observation, its part of the log-loss.
+    /// Log-loss of each observation (nats), after calibration on other folds.
     pub(super) losses: Vec<f64>,
+    /// What each of them counts.
+    pub(super) counts: Vec<f64>,
     /// Factor that calibrates the logits.
     pub(super) slope: f64,
+}
+
+impl Chosen {
+    /// Of the predictions (nats); a coin's where nothing counts.
+    pub(super) fn log_loss(&self) -> f64 {
+        average(&self.losses, &self.counts).unwrap_or(std::f64::consts::LN_2)
+    }
 }
 
 /// Observations and their weights.
@@ -32,7 +39,7 @@ pub(super) fn choose(
         let logits = logits(data, (folds, lengths), &penalty(*ridge));
         judged(data, folds, (*ridge, logits))
     });
-    let best = tried.min_by(|a, b| a.log_loss.total_cmp(&b.log_loss));
+    let best = tried.min_by(|a, b| a.log_loss().total_cmp(&b.log_loss()));
     best.unwrap_or_else(|| judged(data, folds, (1.0, vec![0.0; data.0.len()])))
 }
 
@@ -56,30 +63,37 @@ pub(super) fn logits(data: Data<'_>, (folds, lengths): (&[usize], &Lengths), pen
 
 /// The log-loss of predictions, each calibrated by a slope from the other folds.
 pub(super) fn judged(data: Data<'_>, folds: &[usize], (ridge, logits): (f64, Vec<f64>)) -> Chosen {
-    let (observations, weights) = data;
-    let outcome = |i: usize| (logits[i], observations[i].outcome);
+    let (observations, counts) = (data.0, counting(data));
+    let outcome = |i: usize| (logits[i], observations[i].outcome, counts[i]);
     let mut losses = vec![0.0; logits.len()];
     for fold in 0..FOLDS {
-        let others: Vec<(f64, f64)> =
-            (0..logits.len()).filter(|i| folds[*i] != fold && weights[*i] > 0.0).map(outcome).collect();
+        let others: Vec<(f64, f64, f64)> =
+            (0..logits.len()).filter(|i| folds[*i] != fold).map(outcome).collect();
         let factor = slope(&others);
         for i in (0..logits.len()).filter(|i| folds[*i] == fold) {
             losses[i] = log_loss(factor * logits[i], observations[i].outcome);
         }
     }
-    let seen: Vec<(f64, f64)> = (0..logits.len()).filter(|i| weights[*i] > 0.0).map(outcome).collect();
-    let slope = slope(&seen);
-    let log_loss = average(&losses, weights).unwrap_or(std::f64::consts::LN_2);
-    Chosen { ridge, logits, log_loss, losses, slope }
+    let slope = slope(&(0..logits.len()).map(outcome).collect::<Vec<_>>());
+    Chosen { ridge, logits, losses, counts, slope }
+}
+
+/// What each observation counts when a model is judged: choices do, for they are what it is to predict. Thumbs depend on
+/// who gives them as much as on the answer, and are counted only where there is no choice.
+fn counting((observations, weights): Data<'_>) -> Vec<f64> {
+    let seen = || observations.iter().zip(weights).map(|(observation, weight)| (observation.thumb, *weight));
+    let some = seen().any(|(thumb, weight)| !thumb && weight > 0.0);
+    seen().map(|(thumb, weight)| if thumb && some { 0.0 } else { weight }).collect()
 }
 
 /// By how much losses fall from one model to another (nats), and the standard error of that.
-pub(super) fn gain(before: &Chosen, after: &Chosen, weights: &[f64]) -> (f64, f64) {
+pub(super) fn gain(before: &Chosen, after: &Chosen) -> (f64, f64) {
+    let counts = &before.counts;
     let gains: Vec<f64> =
         before.losses.iter().zip(&after.losses).map(|(before, after)| before - after).collect();
-    let mean = average(&gains, weights).unwrap_or(0.0);
-    let squares: f64 = gains.iter().zip(weights).map(|(gain, weight)| (weight * (gain - mean)).powi(2)).sum();
-    (mean, squares.sqrt() / weights.iter().sum::<f64>().max(f64::MIN_POSITIVE))
+    let mean = average(&gains, counts).unwrap_or(0.0);
+    let squares: f64 = gains.iter().zip(counts).map(|(gain, count)| (count * (gain - mean)).powi(2)).sum();
+    (mean, squares.sqrt() / counts.iter().sum::<f64>().max(f64::MIN_POSITIVE))
 }
 
 fn average(values: &[f64], weights: &[f64]) -> Option<f64> {
@@ -95,40 +109,70 @@ pub(super) struct Lengths {
     pub(super) whole: [usize; 2],
     /// Of each kind of question.
     pub(super) kinds: Vec<usize>,
+    /// Of questions that go on with a conversation, of whichever kind.
+    pub(super) in_conversation: usize,
 }
 
 impl Lengths {
     /// A liking for longer answers is a nuisance and not scored; one for shorter counts. A kind's own coefficient comes
-    /// on top of that of all kinds, so it is their sum that stays at or below zero.
+    /// on top of that of all kinds, and that of questions which go on with a conversation on top of both, so it is their
+    /// sums that stay at or below zero.
     pub(super) fn shorter_only(&self, weights: &mut [f64]) {
-        let mut of_all = f64::NEG_INFINITY;
-        for column in self.whole {
-            if let Some(weight) = weights.get_mut(column) {
-                *weight = weight.min(0.0);
-                of_all = of_all.max(*weight);
-            }
-        }
-        for column in &self.kinds {
-            if let Some(weight) = weights.get_mut(*column) {
-                *weight = weight.min(-of_all / CROSSED);
-            }
-        }
+        let mut most = lowered(weights, &self.whole, 0.0);
+        let of_kinds = lowered(weights, &self.kinds, -most / CROSSED);
+        most += CROSSED * of_kinds;
+        lowered(weights, &[self.in_conversation], -most);
     }
+}
+
+/// Lowers the weights of some columns to a limit; gives the largest of them, or the limit where there is none.
+fn lowered(weights: &mut [f64], columns: &[usize], limit: f64) -> f64 {
+    let lower = |column: &usize| {
+        let weight = weights.get_mut(*column)?;
+        *weight = weight.min(limit);
+        Some(*weight)
+    };
+    columns.iter().filter_map(lower).reduce(f64::max).unwrap_or(limit)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn observation(thumb: bool, x: f64, outcome: f64) -> Observation {
+        let (sum, person) = if thumb { (vec![], Some(0)) } else { (vec![0.0], None) };
+        Observation { x: vec![x], sum, outcome, target: outcome, margin: 0.0, person, thumb }
+    }
+
+    /// People who find everything bad, whatever the answer, say nothing about how sure a choice is.
+    #[test]
+    fn thumbs_change_neither_calibration_nor_loss_of_choices() {
+        let folds: Vec<usize> = (0..60).map(|i| i % FOLDS).collect();
+        let choices: Vec<Observation> =
+            (0..40).map(|i| observation(false, 1.0, f64::from(u8::from(i % 8 < 6)))).collect();
+        let thumbs: Vec<Observation> = (0..20).map(|_| observation(true, 3.0, 0.0)).collect();
+        let all = [choices.as_slice(), &thumbs].concat();
+        let logits = |count: usize| vec![2.0; count];
+        let alone = judged((&choices, &[1.0; 40]), &folds[..40], (1.0, logits(40)));
+        let beside = judged((&all, &[1.0; 60]), &folds, (1.0, logits(60)));
+        assert_eq!((beside.slope, beside.log_loss()), (alone.slope, alone.log_loss()));
+        assert!((alone.slope - 3f64.ln() / 2.0).abs() < 0.05, "{}", alone.slope);
+        // Where there are only thumbs, they are what a model is judged by.
+        let only = judged((&thumbs, &[1.0; 20]), &folds[..20], (1.0, logits(20)));
+        assert!(only.slope < 0.1 && only.log_loss() > alone.log_loss(), "{} {}", only.slope, only.log_loss());
+    }
+
     #[test]
     fn no_kind_of_question_has_a_liking_for_longer() {
-        let lengths = Lengths { whole: [0, 1], kinds: vec![2, 3] };
-        let mut weights = [-0.4, 0.2, 1.0, -1.0];
-        lengths.shorter_only(&mut weights);
-        assert_eq!(weights, [-0.4, 0.0, 0.0, -1.0]);
-        let mut weights = [-0.4, -0.2, 1.0, 0.3];
-        lengths.shorter_only(&mut weights);
-        // -0.2 + 0.5 * 0.4 = 0.
-        assert_eq!(weights, [-0.4, -0.2, 0.4, 0.3]);
+        let lengths = Lengths { whole: [0, 1], kinds: vec![2, 3], in_conversation: 4 };
+        let lowered = |mut weights: [f64; 5]| {
+            lengths.shorter_only(&mut weights);
+            weights
+        };
+        assert_eq!(lowered([-0.4, 0.2, 1.0, -1.0, 0.5]), [-0.4, 0.0, 0.0, -1.0, 0.0]);
+        // -0.2 + 0.5 * 0.4 = 0, and nothing is left for a question that goes on.
+        assert_eq!(lowered([-0.4, -0.2, 1.0, 0.3, 0.5]), [-0.4, -0.2, 0.4, 0.3, 0.0]);
+        // -0.25 + 0.5 * (-0.25) + 0.375 = 0.
+        assert_eq!(lowered([-0.5, -0.25, -0.25, -0.5, 1.0]), [-0.5, -0.25, -0.25, -0.5, 0.375]);
     }
 }

@@ -3,9 +3,8 @@
 use super::backbone::{Projection, State};
 use super::features::{LENGTH, Row, feature_names};
 use super::folds::{bootstrap, folds};
-use super::kind::KINDS;
 use super::logistic::{Fit, Observation, Penalty, fit};
-use super::model::{About, BLOCKS, Normaliser, Reading};
+use super::model::{About, IN_CONVERSATION, Normaliser, OF_KINDS, Reading, block_names};
 use super::people::{agreeing, capped, numbered};
 use super::report::Outlier;
 use super::selection::{Chosen, Lengths, choose};
@@ -92,7 +91,11 @@ impl<'a> Work<'a> {
         let folds = folds(&sample.clusters(), settings.seed);
         let length = feature_names().iter().position(|name| *name == LENGTH).unwrap_or(0);
         let block = |block: usize| length + block * feature_names().len();
-        let lengths = Lengths { whole: [block(0), block(1)], kinds: (2..BLOCKS).map(block).collect() };
+        let lengths = Lengths {
+            whole: [block(0), block(1)],
+            kinds: OF_KINDS.map(block).collect(),
+            in_conversation: block(IN_CONVERSATION),
+        };
         let encoder = extractor.encoder.as_ref().map(|encoder| encoder.id().to_owned());
         Self {
             sample,
@@ -193,7 +196,7 @@ impl<'a> Work<'a> {
             backbone: beside.version,
             adapter,
             names: feature_names().iter().map(|name| (*name).to_owned()).collect(),
-            kinds: KINDS.iter().map(|name| (*name).to_owned()).collect(),
+            blocks: block_names().into_iter().map(str::to_owned).collect(),
             label: serde_json::Value::Null,
         };
         let reference = &rows[..self.sample.training_items()];
@@ -210,13 +213,17 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Makes both kinds of thumbs weigh the same, and all of them no more than the pairs where there are any.
+/// What all thumbs together weigh at most, for each choice: on 307 choices of a simulation with 224 thumbs the
+/// cross-validated log-loss was 0.591 at a quarter, 0.594 without thumbs, 0.606 at as much as the choices.
+const THUMBS: f64 = 0.25;
+
+/// Makes both kinds of thumbs weigh the same, and all of them no more than [`THUMBS`] where there are pairs.
 fn balance(weights: &mut [f64], good: &[bool], pairs: f64) {
     let kind = |good_ones: bool| -> f64 {
         weights.iter().zip(good).filter(|(_, good)| **good == good_ones).map(|(weight, _)| weight).sum()
     };
     let (up, down) = (kind(true), kind(false));
-    let total = if pairs > 0.0 { (up + down).min(pairs) } else { up + down };
+    let total = if pairs > 0.0 { (up + down).min(THUMBS * pairs) } else { up + down };
     for (weight, good) in weights.iter_mut().zip(good) {
         // One kind alone says only how a person votes, which is the bias's part.
         let of_kind = if *good { up } else { down };

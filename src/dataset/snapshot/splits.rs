@@ -303,7 +303,7 @@ mod tests {
             let different: HashSet<u32> = numbers.iter().copied().collect();
             if different.len() >= 20 {
                 for side in [Split::Train, Split::Validation, Split::HeldOut] {
-                    prop_assert!(all.contains(&side), "{:?}", side);
+                    prop_assert!(all.iter().filter(|found| **found == side).count() >= 2, "{:?}", side);
                 }
             }
             // The same question is on one side wherever it stands after the first few.

@@ -36,6 +36,7 @@ pub(crate) use gradients::accumulate;
 pub use merge::{Merged, merge_folder, merge_gguf};
 pub use optimizer::{AdamW, AdamWSettings, Schedule, clip};
 pub use packing::{PASS_TOKENS, Packed, Text, pack};
+pub(crate) use reading::log_probability;
 pub use reading::{Reading, read};
 pub use rope::{Pairing, Rope};
 pub use sampler::{Completion, SampleRequest, Sampler, Sampling};

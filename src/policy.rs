@@ -18,7 +18,6 @@ mod online;
 mod order;
 mod rollouts;
 mod settings;
-mod texts;
 mod training;
 mod value;
 

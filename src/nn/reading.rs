@@ -23,7 +23,7 @@ impl Reading<'_> {
     /// Log-probability of the completion (nats).
     #[must_use]
     pub fn sum(&self) -> f64 {
-        self.log_probabilities.iter().map(|value| f64::from(*value)).sum()
+        log_probability(self.log_probabilities)
     }
 
     /// Normalised hidden states before each token: tokens × width.
@@ -33,6 +33,11 @@ impl Reading<'_> {
     pub fn states(&self) -> Result<Tensor> {
         Ok(self.states.narrow(0, self.targets.start, self.targets.len())?)
     }
+}
+
+/// Log-probability of a completion (nats) from those of its tokens.
+pub(crate) fn log_probability(of_tokens: &[f32]) -> f64 {
+    of_tokens.iter().map(|value| f64::from(*value)).sum()
 }
 
 /// Reads texts in passes of at most `tokens` rows, without gradients, and takes of each what `take` does, in their order.

@@ -3,11 +3,10 @@
 
 use super::loss::{self, Loss, prospect, spread};
 use super::order::{Purpose, places, stream};
-use super::texts::{read, sum};
 use super::training::Training;
 use super::{Algorithm, Control, Metrics, PolicyError, TokenJudged, TokenPair};
 use crate::evaluation::statistics::mean_or_zero;
-use crate::nn::{Gradients, NnError, Packed, Pass, Text, pack};
+use crate::nn::{self, Gradients, NnError, Packed, Pass, Text, log_probability, pack};
 use rand::Rng;
 
 /// What a step found for each answer.
@@ -27,8 +26,8 @@ impl Training<'_> {
             Algorithm::Dpo => self.material.pairs.iter().flat_map(sides).collect(),
             _ => self.material.judged.iter().map(text).collect(),
         };
-        let read = read(self.material.reference, None, (&texts, self.settings.pass_tokens))?;
-        Ok(read.iter().map(|answer| sum(&answer.log_probabilities) as f32).collect())
+        let texts = (texts.as_slice(), self.settings.pass_tokens);
+        Ok(nn::read((self.material.reference, None), texts, |read| Ok(read.sum() as f32))?)
     }
 
     /// One step of DPO.
@@ -128,8 +127,8 @@ impl Training<'_> {
         let shifted: Vec<Text<'_>> =
             texts.iter().zip(next).map(|(one, next)| Text { completion: next.completion, ..*one }).collect();
         let sums = |adapter| -> Result<f64, PolicyError> {
-            let read = read(self.material.reference, adapter, (&shifted, self.settings.pass_tokens))?;
-            Ok(read.iter().map(|answer| sum(&answer.log_probabilities)).sum())
+            let texts = (shifted.as_slice(), self.settings.pass_tokens);
+            Ok(nn::read((self.material.reference, adapter), texts, |read| Ok(read.sum()))?.iter().sum())
         };
         let total = sums(Some(&self.adapter))? - sums(None)?;
         Ok((total / texts.len().max(1) as f64).max(0.0))
@@ -151,7 +150,7 @@ impl Training<'_> {
             gradients.add(read, (&self.adapter, Pass::default()), |scores| {
                 let now = scores.log_probabilities.to_vec1::<f32>()?;
                 let sums: Vec<f64> =
-                    batch.completions().iter().map(|range| sum(&now[range.clone()])).collect();
+                    batch.completions().iter().map(|range| log_probability(&now[range.clone()])).collect();
                 let (value, slopes) = loss(places, &sums);
                 found.loss += value;
                 found.tokens += now.len();

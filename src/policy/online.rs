@@ -8,11 +8,10 @@ use super::loss::{self, Clipping, Loss, Token};
 use super::measure::best_of;
 use super::order::{Purpose, places, seed, stream};
 use super::rollouts::{Drawing, draw};
-use super::texts::{read, sum};
 use super::training::{Training, Update};
 use super::value::{States, explained};
 use super::{Algorithm, Metrics, PolicyError, Reward, Rollout};
-use crate::nn::{Gradients, Packed, Pass, Text, pack};
+use crate::nn::{self, Gradients, Packed, Pass, Text, log_probability, pack};
 
 /// By how much the price of KL may change in one step: a fifth, as far as the KL is off (Ziegler et al.,
 /// arXiv:1909.08593, section 2.2, with their gain of 0.1 for runs of tens of thousands of updates raised to 1).
@@ -101,10 +100,12 @@ impl Training<'_> {
         let control = seed(settings.seed, Purpose::Control, step);
         let judged = Judged::of(&rollouts, (settings, control), reward)?;
         let texts = self.texts(&rollouts);
-        let reference = read(material.reference, None, (&texts, settings.pass_tokens))?;
-        let reference: Vec<Vec<f32>> = reference.into_iter().map(|one| one.log_probabilities).collect();
-        let of_answer =
-            |(rollout, reference): (&Rollout, &Vec<f32>)| sum(&rollout.log_probabilities) - sum(reference);
+        let reference = nn::read((material.reference, None), (&texts, settings.pass_tokens), |read| {
+            Ok(read.log_probabilities.to_vec())
+        })?;
+        let of_answer = |(rollout, reference): (&Rollout, &Vec<f32>)| {
+            log_probability(&rollout.log_probabilities) - log_probability(reference)
+        };
         let kl = rollouts.iter().zip(&reference).map(of_answer).collect();
         Ok(Experience { rollouts, reference, kl, judged, each: settings.completions })
     }
@@ -171,11 +172,10 @@ impl Training<'_> {
     fn value(&self, experience: &Experience) -> Result<Option<Valued>, PolicyError> {
         let Some(head) = &self.head else { return Ok(None) };
         let texts = self.texts(&experience.rollouts);
-        let read = read(self.material.reference, Some(&self.adapter), (&texts, self.settings.pass_tokens))?;
-        let states = read
-            .iter()
-            .map(|answer| answer.states.flatten_all()?.to_vec1())
-            .collect::<candle_core::Result<Vec<States>>>()?;
+        let read = (self.material.reference, Some(&self.adapter));
+        let states: Vec<States> = nn::read(read, (&texts, self.settings.pass_tokens), |read| {
+            Ok(read.states()?.flatten_all()?.to_vec1()?)
+        })?;
         let values = head.values(&states)?;
         let mut returns = Vec::with_capacity(values.len());
         for (i, (rollout, values)) in experience.rollouts.iter().zip(&values).enumerate() {

@@ -215,10 +215,9 @@ fn judge(
 ) -> Result<(f64, f64), RewardError> {
     let items: Vec<Item<'_>> = judges.iter().flat_map(|row| work.sample.pairs[*row].items()).collect();
     let ends = backbone.ends(&tuned.adapter, &items)?;
-    let mut losses = [below.clone(), below.clone()];
-    losses.iter_mut().for_each(|losses| losses.losses.clear());
-    let counts: Vec<f64> = judges.iter().map(|row| work.people.weights[*row]).collect();
-    losses.iter_mut().for_each(|losses| losses.counts.clone_from(&counts));
+    let counts = judges.iter().map(|row| work.people.weights[*row]).collect();
+    let without = Chosen { losses: Vec::new(), counts, ..below.clone() };
+    let mut losses = [without.clone(), without];
     for (row, ends) in judges.iter().zip(ends.chunks_exact(2)) {
         let score = |end: &[f64]| {
             let sums = tuned.heads.iter().map(|head| head.iter().zip(end).map(|(w, x)| w * x).sum::<f64>());

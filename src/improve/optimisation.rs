@@ -1,6 +1,7 @@
 //! How does the policy learn from the reward model? It answers people's questions, and answers that the reward model
 //! likes better than its others become likelier.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::chat::Shown;
 use crate::config::PolicyConfig;
 use crate::dataset::judgements::Signal;
 use crate::evaluation::metrics::{token_f2, without_marks};
+use crate::evaluation::statistics::{deviation, mean_or_zero};
 use crate::jobs::Reporter;
 use crate::nn::{Adapter, AdapterShape, Decoder};
 use crate::policy::{self, Algorithm, Control, KlPrice, Optimised, PolicyError, TokenJudged, TokenPair};
@@ -33,6 +35,12 @@ const CURVES: [(&str, &str); 7] = [
     ("beta", "policy price of a nat"),
     ("grad_norm", "policy grad norm"),
 ];
+/// Names of the curves that say by how much the reward model, and by how much agreeing with the human answer, tells answers to
+/// one question apart: the larger one leads.
+const APART: [&str; 2] = ["policy reward model apart", "policy agreement apart"];
+/// What the reward model says counts at most this much, either way. What an answer gains for agreeing with the human one is bounded
+/// already and comes on top: clipped together with it, answers that agree would all be worth the same.
+const LIKED: f64 = 5.0;
 /// Marks without passage that count; more are no worse.
 const MOST_MARKS: f64 = 2.0;
 
@@ -74,7 +82,7 @@ impl Work<'_> {
                 practice.learn((&settings, &folder), |step| {
                     report.progress(name, step.done, step.total);
                     if control == Control::Reward {
-                        tell(&report, step);
+                        tell(&report, step, practice.apart.get());
                     }
                     !report.cancelled()
                 })
@@ -93,10 +101,22 @@ impl Work<'_> {
     }
 }
 
-fn tell(report: &Reporter, step: &policy::Step) {
+fn tell(report: &Reporter, step: &policy::Step, apart: [f64; 2]) {
     let of = |(figure, curve)| step.metrics.get(figure).map(|value| (curve, *value));
-    let points: Vec<(&str, f64)> = CURVES.into_iter().filter_map(of).collect();
+    let points: Vec<(&str, f64)> =
+        CURVES.into_iter().filter_map(of).chain(APART.into_iter().zip(apart)).collect();
     report.point(step.done, &points);
+}
+
+/// What an answer is worth, by its parts.
+#[derive(Debug, Clone, Copy, Default)]
+struct Worth {
+    /// What the reward model says, cautiously.
+    liked: f64,
+    /// For saying what an expert has said.
+    agrees: f64,
+    /// What it loses for resting on nothing.
+    taken: f64,
 }
 
 /// What the policy practises on.
@@ -111,6 +131,8 @@ struct Practice<'a> {
     reference: Decoder,
     pairs: Vec<TokenPair>,
     judged: Vec<TokenJudged>,
+    /// Of the answers judged last, the deviations of [`APART`].
+    apart: Cell<[f64; 2]>,
 }
 
 impl<'a> Practice<'a> {
@@ -132,6 +154,7 @@ impl<'a> Practice<'a> {
             reference: material.decoder.merged(&tuned.adapter)?,
             pairs,
             judged,
+            apart: Cell::default(),
         })
     }
 
@@ -167,21 +190,39 @@ impl<'a> Practice<'a> {
         let answers: Vec<(&Question, &str)> =
             shown.iter().map(|(question, shown)| (*question, shown.text.as_str())).collect();
         let scores = self.rewarding.score(&self.rewarding.model, &answers)?;
-        let reward = |((question, shown), score): (&(&Question, Shown), Option<Score>)| {
-            // An answer of which nothing is left to show is worth as little as any can be.
-            let Some(score) = score else { return -policy::Settings::default().reward_clip };
-            let mut reward = score.value - CAUTION * score.spread;
-            if !question.passages.is_empty() && shown.citations.is_empty() {
-                reward -= UNGROUNDED;
-            }
-            let human = &question.example.response;
-            if !human.is_empty() {
-                reward += self.agreement * token_f2(&without_marks(&shown.text), &without_marks(human));
-            }
-            reward - UNGROUNDED * (shown.invalid_marks as f64).min(MOST_MARKS)
-        };
-        Ok(shown.iter().zip(scores).map(reward).collect())
+        let judged = shown.iter().zip(scores);
+        let worths: Vec<Worth> =
+            judged.map(|((question, shown), score)| self.worth(question, shown, score)).collect();
+        let prompts = rollouts.iter().map(|rollout| rollout.prompt);
+        let judged: Vec<(usize, Worth)> = prompts.zip(worths.iter().copied()).collect();
+        self.apart.set([apart(&judged, |worth| worth.liked), apart(&judged, |worth| worth.agrees)]);
+        Ok(worths.iter().map(|worth| worth.liked + worth.agrees - worth.taken).collect())
     }
+
+    fn worth(&self, question: &Question, shown: &Shown, score: Option<Score>) -> Worth {
+        // An answer of which nothing is left to show is worth as little as any can be.
+        let Some(score) = score else { return Worth { liked: -LIKED, ..Worth::default() } };
+        let liked = (score.value - CAUTION * score.spread).clamp(-LIKED, LIKED);
+        let human = &question.example.response;
+        let agrees = if human.is_empty() {
+            0.0
+        } else {
+            self.agreement * token_f2(&without_marks(&shown.text), &without_marks(human))
+        };
+        let unfounded = !question.passages.is_empty() && shown.citations.is_empty();
+        let marks = (shown.invalid_marks as f64).min(MOST_MARKS);
+        Worth { liked, agrees, taken: UNGROUNDED * (f64::from(u8::from(unfounded)) + marks) }
+    }
+}
+
+/// By how much one part of the worth tells answers to one question apart: the standard deviation within questions, root
+/// mean square over them. Answers to one question follow each other.
+fn apart(judged: &[(usize, Worth)], part: impl Fn(&Worth) -> f64) -> f64 {
+    let within = |group: &[(usize, Worth)]| {
+        deviation(&group.iter().map(|(_, worth)| part(worth)).collect::<Vec<_>>()).powi(2)
+    };
+    let groups: Vec<f64> = judged.chunk_by(|one, next| one.0 == next.0).map(within).collect();
+    mean_or_zero(&groups).sqrt()
 }
 
 /// Choices and thumbs as tokens, with the prompts that chat would use; only those on questions that the policy may learn
@@ -243,6 +284,7 @@ fn settings(config: &PolicyConfig) -> policy::Settings {
         max_tokens: config.max_tokens,
         temperature: config.temperature as f32,
         kl,
+        reward_clip: LIKED + config.agreement,
         nll_anchor: config.anchor,
         seed: config.seed,
         ..default

@@ -43,30 +43,31 @@ impl RewardConfig {
 pub struct PolicyConfig {
     /// `rloo`, `grpo`, `ppo`, `dpo`, `kto` or `best_of_n`. Default `rloo`.
     pub algorithm: String,
-    /// Steps, 1 to 10,000. Default 16: with 4 questions each about six minutes on two slow processors, and as many for the
-    /// control; the reward of a few dozen choices is not worth following further.
+    /// Steps, 1 to 10,000. Default 24: with 4 questions of 16 answers each about ten minutes on two processors, and as many for
+    /// the control; with a perfect reward more steps gained nothing (`benches/RESULTS.md`).
     pub steps: u64,
     /// Questions a step, 1 to 256. Default 4.
     pub prompts_per_step: usize,
-    /// Answers drawn for each question, 2 to 64. Default 8: most of a step's time goes into its prompts, so that eight cost
-    /// about an eighth more than four.
+    /// Answers drawn for each question, 2 to 64. Default 16: much of a step's time goes into its prompts, and what
+    /// each answer is worth is only known beside its neighbours.
     pub completions: usize,
     /// Longest answer in tokens, 1 to 4,096. Default 64.
     pub max_tokens: usize,
     /// Softmax temperature at which the answers are drawn, above 0 and at most 2. Default 0.6: people are answered with the
-    /// likeliest tokens, and what is drawn at 1 teaches little about those (`benches/RESULTS.md`). The KL is of the
-    /// answers so drawn.
+    /// likeliest tokens, and what is drawn at 1 teaches little about those (`benches/RESULTS.md`). What is learnt, and the
+    /// KL, is of the distribution at it.
     pub temperature: f64,
-    /// Peak learning rate, above 0 and at most 0.1. Default 4e-4: at 1e-4 eight steps moved the default model by nothing, at
-    /// 1e-3 it was 4 nats an answer away after eight, for no more reward than at 4e-4 and 1.5 nats (`benches/RESULTS.md`).
+    /// Peak learning rate, above 0 and at most 0.1. Default 7e-4: with it the default model kept most of
+    /// what the best of four answers gains, within the target (`benches/RESULTS.md`).
     pub learning_rate: f64,
-    /// How much a nat away from the fine-tuned model costs at first, 0 to 10; it follows `target_kl`. Default 0.1.
+    /// How much a nat away from the fine-tuned model costs at first, 0 to 10; it follows `target_kl`. Default 0.05.
     pub beta: f64,
-    /// Nats an answer may be away from the fine-tuned model, above 0 and at most 100. Default 2: what a
-    /// reward model of a few dozen choices likes further away, people do not.
+    /// Nats an answer may be away from the fine-tuned model, above 0 and at most 100. Default 4: what a reward
+    /// model of a few hundred choices likes further away, people do not.
     pub target_kl: f64,
     /// What an answer gains that says all of the human answer to its question, where there is one (token F2 times this,
-    /// in standard deviations of reward), 0 to 20. Default 4: what people like must not cost what is right.
+    /// in standard deviations of reward), 0 to 20. Default 2: answers to one question then differ about as much by it as by
+    /// what people like, which must not cost what is right; at 4 it leads, and little of what people like is learnt.
     pub agreement: f64,
     /// Weight of the demonstrations' negative log-likelihood in the loss, 0 to 10. Default 0.2.
     pub anchor: f64,
@@ -78,15 +79,15 @@ impl Default for PolicyConfig {
     fn default() -> Self {
         Self {
             algorithm: "rloo".into(),
-            steps: 16,
+            steps: 24,
             prompts_per_step: 4,
-            completions: 8,
+            completions: 16,
             max_tokens: 64,
             temperature: 0.6,
-            learning_rate: 4e-4,
-            beta: 0.1,
-            target_kl: 2.0,
-            agreement: 4.0,
+            learning_rate: 7e-4,
+            beta: 0.05,
+            target_kl: 4.0,
+            agreement: 2.0,
             anchor: 0.2,
             seed: 0,
         }

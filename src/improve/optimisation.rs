@@ -290,3 +290,28 @@ fn settings(config: &PolicyConfig) -> policy::Settings {
         ..default
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By hand: the first question's answers have a deviation of 1, the second's of 3, so √((1 + 9) / 2); how the questions
+    /// differ from each other does not matter.
+    #[test]
+    fn parts_of_the_worth_are_told_apart_within_questions() {
+        let worth = |liked| Worth { liked, ..Worth::default() };
+        let judged = [(4, worth(1.0)), (4, worth(3.0)), (7, worth(10.0)), (7, worth(16.0))];
+        assert!((apart(&judged, |worth| worth.liked) - 5f64.sqrt()).abs() < 1e-12);
+        assert_eq!(apart(&judged, |worth| worth.agrees), 0.0);
+        assert_eq!(apart(&[], |worth| worth.liked), 0.0);
+    }
+
+    /// An answer that says all that the human one says is still worth more when people like it more.
+    #[test]
+    fn agreeing_with_the_human_answer_leaves_room_for_what_is_liked() {
+        for agreement in [0.0, 4.0, 20.0] {
+            let config = PolicyConfig { agreement, ..PolicyConfig::default() };
+            assert!(settings(&config).reward_clip >= LIKED + agreement);
+        }
+    }
+}

@@ -198,6 +198,18 @@ impl Decoder {
         Ok((self.norm.apply(&hidden)?, scores))
     }
 
+    /// The same model at a softmax temperature (above 0): what it draws at 1, and the log-probabilities and gradients it
+    /// gives, are those of the distribution that this one draws from at `temperature`. Only the last norm is another one,
+    /// by which states are scaled as well.
+    ///
+    /// # Errors
+    /// When a tensor can not be made.
+    pub fn at_temperature(&self, temperature: f32) -> Result<Self> {
+        // Logits are a linear map of the norm's output, so dividing its weight divides them.
+        let weight = (&self.norm.weight / f64::from(temperature))?;
+        Ok(Self { norm: RmsNorm { weight, ..self.norm.clone() }, ..self.clone() })
+    }
+
     fn scores_of(&self, hidden: &Tensor, batch: &Batch, differentiable: bool) -> Result<Scores> {
         let rows: Vec<u32> = batch.targets.iter().map(|target| target.row as u32).collect();
         let rows = Tensor::from_vec(rows, batch.targets.len(), self.device())?;

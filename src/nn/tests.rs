@@ -189,6 +189,30 @@ fn sampled_probabilities_are_the_scored_ones_whatever_is_drawn_beside() {
     }
 }
 
+/// Expected by the definition of a softmax temperature, from the log-probabilities of every token at 1.
+#[test]
+fn a_decoder_at_a_temperature_has_the_distribution_that_is_drawn_at_it() {
+    let decoder = tiny(Family::Llama);
+    let tempered = decoder.at_temperature(0.6).unwrap();
+    let prompt = words(3, 9);
+    let every: Vec<[u32; 1]> = (0..decoder.vocabulary() as u32).map(|token| [token]).collect();
+    let completions: Vec<&[u32]> = every.iter().map(<[u32; 1]>::as_slice).collect();
+    let mut batch = Batch::default();
+    batch.push(Sequence { prompt: &prompt, completions: &completions });
+    let scaled: Vec<f32> =
+        scores(&decoder, &batch, Pass::default()).iter().map(|value| value / 0.6).collect();
+    let total = scaled.iter().map(|value| value.exp()).sum::<f32>().ln();
+    let expected: Vec<f32> = scaled.iter().map(|value| value - total).collect();
+    close(&scores(&tempered, &batch, Pass::default()), &expected, 2e-5);
+    let draw = |decoder: &Decoder, temperature| {
+        let sampling = Sampling { temperature, top_p: 1.0, repetition_penalty: 1.0, max_tokens: 12 };
+        let request = SampleRequest { prompt: prompt.clone(), completions: 4, seed: 5 };
+        let drawn = Sampler::new(decoder, &[], 4).sample(&[request], sampling, |_| true).unwrap();
+        drawn.concat().into_iter().map(|one| one.tokens).collect::<Vec<_>>()
+    };
+    assert_eq!(draw(&tempered, 1.0), draw(&decoder, 0.6));
+}
+
 #[test]
 fn sampling_stops_when_told_to() {
     let decoder = tiny(Family::Llama);

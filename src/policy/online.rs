@@ -92,7 +92,7 @@ impl Training<'_> {
         let chosen = places(material.prompts.len(), each, (settings.seed, Purpose::Material));
         let mut random = stream(settings.seed, Purpose::Answers, step);
         let rollouts = {
-            let policy = material.reference.merged(&self.adapter)?;
+            let policy = self.reference_drawn.merged(&self.adapter)?;
             let prompts = (material.prompts, chosen.as_slice());
             draw((&policy, material.ends), prompts, Drawing::from(settings), &mut random)?
         };
@@ -100,7 +100,7 @@ impl Training<'_> {
         let control = seed(settings.seed, Purpose::Control, step);
         let judged = Judged::of(&rollouts, (settings, control), reward)?;
         let texts = self.texts(&rollouts);
-        let reference = nn::read((material.reference, None), (&texts, settings.pass_tokens), |read| {
+        let reference = nn::read((&self.reference_drawn, None), (&texts, settings.pass_tokens), |read| {
             Ok(read.log_probabilities.to_vec())
         })?;
         let of_answer = |(rollout, reference): (&Rollout, &Vec<f32>)| {
@@ -172,7 +172,7 @@ impl Training<'_> {
     fn value(&self, experience: &Experience) -> Result<Option<Valued>, PolicyError> {
         let Some(head) = &self.head else { return Ok(None) };
         let texts = self.texts(&experience.rollouts);
-        let read = (self.material.reference, Some(&self.adapter));
+        let read = (&self.reference_drawn, Some(&self.adapter));
         let states: Vec<States> = nn::read(read, (&texts, self.settings.pass_tokens), |read| {
             Ok(read.states()?.flatten_all()?.to_vec1()?)
         })?;
@@ -205,7 +205,7 @@ impl Training<'_> {
         let mut rows = 0;
         for Packed { batch, places } in pack(&texts, self.settings.pass_tokens) {
             rows += batch.rows_len() as u64;
-            let read = (self.material.reference, &batch);
+            let read = (&self.reference_drawn, &batch);
             gradients.add(read, (&self.adapter, Pass::default()), |scores| {
                 let now = scores.log_probabilities.to_vec1::<f32>()?;
                 let loss = teach((experience, lesson), &taught[places], &now, tally);

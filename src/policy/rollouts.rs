@@ -18,9 +18,10 @@ pub struct Drawing {
 }
 
 impl From<&Settings> for Drawing {
+    /// Of a policy that is at the settings' temperature already ([`Decoder::at_temperature`]).
     fn from(settings: &Settings) -> Self {
         let sampling = Sampling {
-            temperature: settings.temperature,
+            temperature: 1.0,
             top_p: settings.top_p,
             // A penalty would draw from a distribution that is not the policy's.
             repetition_penalty: 1.0,

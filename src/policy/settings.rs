@@ -145,11 +145,11 @@ pub struct Settings {
     pub completions: usize,
     /// Most tokens of an answer, 1 to 32,768.
     pub max_tokens: usize,
-    /// Softmax temperature of drawing, above 0, at most 2. Log-probabilities stay the untempered policy's: at others than 1
-    /// the KL is the mean of log π − log π₀ over answers likelier (below 1) than its own, and a prompt's answers still
-    /// weigh against each other by their advantages.
+    /// Softmax temperature at which answers are drawn and learnt, above 0, at most 2: log-probabilities, KL, entropy and
+    /// gradients are of the distribution that is drawn from (as TRL divides logits), or pushing an answer down would push
+    /// up what is never drawn. Pairs and judged answers (DPO, KTO) are learnt at 1.
     pub temperature: f32,
-    /// Nucleus mass of drawing, above 0, at most 1; as the temperature.
+    /// Nucleus mass of drawing, above 0, at most 1. Log-probabilities are those before it.
     pub top_p: f32,
     /// Updates from one set of answers, 1 to 16 (GRPO, PPO; the others take one).
     pub updates: usize,

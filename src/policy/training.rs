@@ -14,7 +14,9 @@ use super::health::Health;
 use super::order::{Purpose, places};
 use super::value::ValueHead;
 use super::{Algorithm, Material, Optimised, PolicyError, Reward, Settings, Step, loss};
-use crate::nn::{AdamW, AdamWSettings, Adapter, Checkpoint, Gradients, NnError, Pass, Schedule, Text, pack};
+use crate::nn::{
+    AdamW, AdamWSettings, Adapter, Checkpoint, Decoder, Gradients, NnError, Pass, Schedule, Text, pack,
+};
 
 /// Seconds between checkpoints: what a crash can cost.
 const CHECKPOINT_SECONDS: f64 = 30.0;
@@ -60,6 +62,8 @@ mod exact {
 pub(super) struct Training<'a> {
     pub(super) material: &'a Material<'a>,
     pub(super) settings: &'a Settings,
+    /// The reference at the temperature at which answers are drawn.
+    pub(super) reference_drawn: Decoder,
     folder: PathBuf,
     schedule: Schedule,
     pub(super) adapter: Adapter,
@@ -99,6 +103,7 @@ impl<'a> Training<'a> {
         let mut training = Self {
             material,
             settings,
+            reference_drawn: decoder.at_temperature(settings.temperature)?,
             folder: folder.to_owned(),
             schedule: Schedule { peak: settings.learning_rate, warmup, total: settings.steps },
             optimizer: AdamW::new(&adapter.variables(), moments),

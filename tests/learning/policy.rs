@@ -80,6 +80,23 @@ fn a_reward_that_tells_nothing_ends_the_run() {
     assert!(reason.contains("told no answer from another"), "{reason}");
 }
 
+/// What is drawn at a temperature is learnt as the distribution at that temperature: the training pass has the sampler's
+/// log-probabilities, and their entropy.
+#[test]
+fn answers_are_learnt_at_the_temperature_at_which_they_are_drawn() {
+    let world = World::new();
+    for algorithm in [Algorithm::Rloo, Algorithm::Grpo, Algorithm::Ppo] {
+        let first = |temperature: f32| {
+            let settings = Settings { steps: 1, temperature, ..settings(algorithm) };
+            world.optimise(&settings, |_| ()).last
+        };
+        let (cool, warm) = (first(0.5), first(1.0));
+        assert!(cool["entropy"] < 0.9 * warm["entropy"], "{algorithm:?}: {cool:?} {warm:?}");
+        assert!(cool["sampling/sampling_logp_difference/mean"] < 1e-3, "{algorithm:?}: {cool:?}");
+        assert!(cool["kl"].abs() < 1e-3, "{algorithm:?}: {cool:?}");
+    }
+}
+
 #[test]
 fn a_policy_that_leaves_the_reference_is_stopped() {
     let world = World::new();

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::shutdown;
 use crate::simulate::{self, DRAWING, Plan, Preference, ServerCommand, Watch};
 
-/// Votes by default: they, the training and all answers take at most 45 minutes on two processors.
+/// Votes by default: they, the training and all answers take about an hour on two processors.
 const VOTES: usize = 120;
 /// Votes with `--full`.
 const FULL_VOTES: usize = 400;

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::shutdown;
 use crate::simulate::{self, DRAWING, Plan, Preference, ServerCommand, Watch};
 
-/// Votes by default: they, the training and all answers take about an hour on two processors.
+/// Votes by default; with 400 the policy learns more reliably (`benches/RESULTS.md`).
 const VOTES: usize = 120;
 /// Votes with `--full`.
 const FULL_VOTES: usize = 400;

@@ -43,8 +43,8 @@ impl RewardConfig {
 pub struct PolicyConfig {
     /// `rloo`, `grpo`, `ppo`, `dpo`, `kto` or `best_of_n`. Default `rloo`.
     pub algorithm: String,
-    /// Steps, 1 to 10,000. Default 24: with 4 questions of 16 answers each about ten minutes on two processors, and as many for
-    /// the control; with a perfect reward more steps gained nothing (`benches/RESULTS.md`).
+    /// Steps, 1 to 10,000; the control takes as many. Default 24: with a perfect reward more gained nothing
+    /// (`benches/RESULTS.md`).
     pub steps: u64,
     /// Questions a step, 1 to 256. Default 4.
     pub prompts_per_step: usize,
@@ -62,8 +62,8 @@ pub struct PolicyConfig {
     pub learning_rate: f64,
     /// How much a nat away from the fine-tuned model costs at first, 0 to 10; it follows `target_kl`. Default 0.05.
     pub beta: f64,
-    /// Nats an answer may be away from the fine-tuned model, above 0 and at most 100. Default 4: what a reward
-    /// model of a few hundred choices likes further away, people do not.
+    /// Nats an answer may be away from the fine-tuned model before leaving it further costs more, above 0 and at most 100.
+    /// Default 4.
     pub target_kl: f64,
     /// What an answer gains that says all of the human answer to its question, where there is one (token F2 times this,
     /// in standard deviations of reward), 0 to 20. Default 2: answers to one question then differ about as much by it as by

@@ -190,13 +190,12 @@ impl<'a> Practice<'a> {
         let answers: Vec<(&Question, &str)> =
             shown.iter().map(|(question, shown)| (*question, shown.text.as_str())).collect();
         let scores = self.rewarding.score(&self.rewarding.model, &answers)?;
-        let judged = shown.iter().zip(scores);
-        let worths: Vec<Worth> =
-            judged.map(|((question, shown), score)| self.worth(question, shown, score)).collect();
-        let prompts = rollouts.iter().map(|rollout| rollout.prompt);
-        let judged: Vec<(usize, Worth)> = prompts.zip(worths.iter().copied()).collect();
+        let judged = rollouts.iter().zip(&shown).zip(scores);
+        let judged: Vec<(usize, Worth)> = judged
+            .map(|((rollout, (question, shown)), score)| (rollout.prompt, self.worth(question, shown, score)))
+            .collect();
         self.apart.set([apart(&judged, |worth| worth.liked), apart(&judged, |worth| worth.agrees)]);
-        Ok(worths.iter().map(|worth| worth.liked + worth.agrees - worth.taken).collect())
+        Ok(judged.iter().map(|(_, worth)| worth.liked + worth.agrees - worth.taken).collect())
     }
 
     fn worth(&self, question: &Question, shown: &Shown, score: Option<Score>) -> Worth {
@@ -215,14 +214,13 @@ impl<'a> Practice<'a> {
     }
 }
 
-/// By how much one part of the worth tells answers to one question apart: the standard deviation within questions, root
-/// mean square over them. Answers to one question follow each other.
+/// By how much one part of the worth tells answers to one question apart: the standard deviation within questions, mean
+/// over them, as `reward_std` is of the whole. Answers to one question follow each other.
 fn apart(judged: &[(usize, Worth)], part: impl Fn(&Worth) -> f64) -> f64 {
-    let within = |group: &[(usize, Worth)]| {
-        deviation(&group.iter().map(|(_, worth)| part(worth)).collect::<Vec<_>>()).powi(2)
-    };
+    let within =
+        |group: &[(usize, Worth)]| deviation(&group.iter().map(|(_, worth)| part(worth)).collect::<Vec<_>>());
     let groups: Vec<f64> = judged.chunk_by(|one, next| one.0 == next.0).map(within).collect();
-    mean_or_zero(&groups).sqrt()
+    mean_or_zero(&groups)
 }
 
 /// Choices and thumbs as tokens, with the prompts that chat would use; only those on questions that the policy may learn
@@ -295,13 +293,13 @@ fn settings(config: &PolicyConfig) -> policy::Settings {
 mod tests {
     use super::*;
 
-    /// By hand: the first question's answers have a deviation of 1, the second's of 3, so √((1 + 9) / 2); how the questions
-    /// differ from each other does not matter.
+    /// By hand: the first question's answers have a deviation of 1, the second's of 3; how the questions differ from each
+    /// other does not matter.
     #[test]
     fn parts_of_the_worth_are_told_apart_within_questions() {
         let worth = |liked| Worth { liked, ..Worth::default() };
         let judged = [(4, worth(1.0)), (4, worth(3.0)), (7, worth(10.0)), (7, worth(16.0))];
-        assert!((apart(&judged, |worth| worth.liked) - 5f64.sqrt()).abs() < 1e-12);
+        assert!((apart(&judged, |worth| worth.liked) - 2.0).abs() < 1e-12);
         assert_eq!(apart(&judged, |worth| worth.agrees), 0.0);
         assert_eq!(apart(&[], |worth| worth.liked), 0.0);
     }

@@ -1,7 +1,7 @@
 //! How much does supervised fine-tuning help on held-out questions, and how long does it take?
 //!
 //! `cargo bench --bench tuning -- [--data dolly|18f] [--rows N] [--held-out N] [--rank R] [--alpha A] [--rate R]
-//! [--epochs N] [--batch N] [--dropout P] [--max-context CHARACTERS] [--documents FOLDER]`
+//! [--epochs N] [--batch N] [--dropout P] [--max-context CHARACTERS] [--answer-tokens N] [--documents FOLDER]`
 //!
 //! Reads `ATTUNE_EVAL_DATA` (default `../shared/data`). Rows are taken by a fixed order; the held-out ones come first in
 //! it, so that they are the same whatever else is varied.
@@ -56,6 +56,9 @@ struct Options {
     /// Longest context of a row of dolly, in characters.
     #[arg(long, default_value_t = 1000)]
     max_context: usize,
+    /// Longest answer in tokens; by default as it is served.
+    #[arg(long)]
+    answer_tokens: Option<u32>,
     /// Write every answer beside the human one to this file.
     #[arg(long)]
     report: Option<PathBuf>,
@@ -128,6 +131,7 @@ async fn workshop(options: &Options, folder: &Path) -> Workshop {
     if options.data == "18f" {
         config.docs.paths = vec![data().join("handbook-18f/src")];
     }
+    config.generation.max_tokens = options.answer_tokens.unwrap_or(config.generation.max_tokens);
     let ledger = attune::ledger::open(None, folder).await.unwrap();
     let workshop = Workshop::open(Arc::new(config), ledger).await.unwrap();
     if options.data == "18f" {

@@ -18,9 +18,6 @@ use crate::nn::{Completion, Decoder, SampleRequest, Sampler, Sampling};
 use crate::registry::ParitySample;
 use crate::sft;
 
-/// Longest answer of an examination, in tokens: as long as chat serves by default. At 96 a fourteenth of the answers
-/// that people give to questions with a context (dolly) would count as cut off.
-const MOST_TOKENS: usize = 160;
 /// Answers drawn together: the matrix products reach most of their rate, the memory stays small.
 const TOGETHER: usize = 32;
 /// Answers whose probabilities the server compares before it serves the generation.
@@ -62,7 +59,7 @@ impl Examining<'_> {
             temperature: 0.0,
             top_p: 1.0,
             repetition_penalty: config.repetition_penalty,
-            max_tokens: MOST_TOKENS.min(config.max_tokens as usize),
+            max_tokens: config.max_tokens as usize,
         }
     }
 }

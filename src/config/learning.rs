@@ -48,8 +48,8 @@ pub struct PolicyConfig {
     pub steps: u64,
     /// Questions a step, 1 to 256. Default 4.
     pub prompts_per_step: usize,
-    /// Answers drawn for each question, 2 to 64. Default 16: much of a step's time goes into its prompts, and what
-    /// each answer is worth is only known beside its neighbours.
+    /// Answers drawn for each question, 2 to 64. Default 8: what each is worth is only known beside its neighbours, and 16
+    /// take twice the time.
     pub completions: usize,
     /// Longest answer in tokens, 1 to 4,096. Default 64.
     pub max_tokens: usize,
@@ -81,7 +81,7 @@ impl Default for PolicyConfig {
             algorithm: "rloo".into(),
             steps: 24,
             prompts_per_step: 4,
-            completions: 16,
+            completions: 8,
             max_tokens: 64,
             temperature: 0.6,
             learning_rate: 7e-4,

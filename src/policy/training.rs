@@ -20,9 +20,6 @@ use crate::nn::{
 
 /// Seconds between checkpoints: what a crash can cost.
 const CHECKPOINT_SECONDS: f64 = 30.0;
-/// Added to the root of the second moment: gradients of a policy are small, and with 1e-8 the first steps would be
-/// mostly noise (Huang et al., "The N implementation details of RLHF with PPO").
-const EPS: f32 = 1e-5;
 
 /// What a checkpoint holds besides tensors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -95,7 +92,9 @@ impl<'a> Training<'a> {
         let decoder = material.reference;
         let new = || Adapter::new(decoder, settings.adapter, settings.seed);
         let (adapter, average) = (new()?, new()?);
-        let moments = AdamWSettings { eps: EPS, ..AdamWSettings::default() };
+        // Also the default 1e-8 beside the root of the second moment: with PPO's 1e-5 most of an adapter's gradients, whose
+        // joint norm is clipped to 1, were damped, and the policy hardly left the reference (`benches/RESULTS.md`).
+        let moments = AdamWSettings::default();
         let head = (settings.algorithm == Algorithm::Ppo)
             .then(|| ValueHead::new(decoder.architecture().width))
             .transpose()?;

@@ -3,13 +3,14 @@
 use super::backbone::{Projection, State};
 use super::features::{LENGTH, Row, feature_names};
 use super::folds::{bootstrap, folds};
-use super::logistic::{Fit, Observation, Penalty, fit};
+use super::logistic::{Fit, Observation, Penalty, dot, fit};
 use super::model::{About, IN_CONVERSATION, Normaliser, OF_KINDS, Reading, block_names};
 use super::people::{agreeing, capped, numbered};
 use super::report::Outlier;
 use super::selection::{Chosen, Lengths, choose};
 use super::table::Sample;
 use super::{Extractor, RewardModel, Rung, Settings};
+use crate::evaluation::statistics::mean_or_zero;
 
 /// Whose votes they are, and what each pair and then each thumb weighs.
 #[derive(Clone)]
@@ -75,6 +76,8 @@ pub(super) struct Work<'a> {
     pub(super) rows: Vec<Vec<f64>>,
     pub(super) observations: Vec<Observation>,
     pub(super) folds: Vec<usize>,
+    /// Of each feature, how strongly its coefficients are held beside those of the others.
+    held: Vec<f64>,
     /// Columns of the answer's length.
     lengths: Lengths,
 }
@@ -87,6 +90,7 @@ impl<'a> Work<'a> {
     ) -> Self {
         let normaliser = Normaliser::of(&read[..sample.training_items()], sample.pairs.len());
         let rows: Vec<Vec<f64>> = read.iter().map(|row| normaliser.apply(row)).collect();
+        let held = held(&read[..sample.training_items()], sample.pairs.len());
         let observations = observations(sample, &people, (&rows, settings));
         let folds = folds(&sample.clusters(), settings.seed);
         let length = feature_names().iter().position(|name| *name == LENGTH).unwrap_or(0);
@@ -108,6 +112,7 @@ impl<'a> Work<'a> {
             rows,
             observations,
             folds,
+            held,
             lengths,
         }
     }
@@ -145,7 +150,8 @@ impl<'a> Work<'a> {
         let (states, factor) =
             self.states.as_ref().map_or((0, 1.0), |states| (states.projection.len(), states.factor));
         let all = self.rows.first().map_or(0, Vec::len);
-        let mut columns = vec![ridge; all - states];
+        let mut columns: Vec<f64> =
+            self.held.iter().map(|held| ridge * held).cycle().take(all - states).collect();
         columns.resize(all, ridge * factor);
         // A bias of one nat is as surprising as a coefficient of one.
         Penalty { columns, person: 1.0, people: self.people.names.len() }
@@ -213,6 +219,31 @@ impl<'a> Work<'a> {
     }
 }
 
+/// How strongly each feature's coefficients are held, 1 on average: by the root of how often the others measure the same,
+/// which is the sum of its squared correlations with all of them. Many features see how much of question and passages is in
+/// an answer, one or two see its tone: held alike, what many say would be believed many times as easily. The root, since
+/// what is measured often is known better, too (`benches/RESULTS.md`). Of answers' features; the first `2 · pairs` are
+/// those of pairs, whose differences are what is looked at.
+fn held(rows: &[Row], pairs: usize) -> Vec<f64> {
+    let features = rows.first().map_or(0, |row| row.features.len());
+    let difference = |pair: &[Row]| -> Vec<f64> {
+        pair[0].features.iter().zip(&pair[1].features).map(|(a, b)| a - b).collect()
+    };
+    let mut columns = vec![Vec::with_capacity(pairs); features];
+    for pair in rows[..2 * pairs].chunks_exact(2) {
+        columns.iter_mut().zip(difference(pair)).for_each(|(column, value)| column.push(value));
+    }
+    let square = |column: &Vec<f64>| dot(column, column);
+    let again = |one: &Vec<f64>| -> f64 {
+        let of = |other: &Vec<f64>| dot(one, other).powi(2) / (square(one) * square(other));
+        // What never differs is like nothing, not even itself.
+        columns.iter().map(of).filter(|share| share.is_finite()).sum::<f64>().max(1.0).sqrt()
+    };
+    let found: Vec<f64> = columns.iter().map(again).collect();
+    let mean = mean_or_zero(&found);
+    found.iter().map(|held| held / mean).collect()
+}
+
 /// What all thumbs together weigh at most, for each choice: on 307 choices of a simulation with 224 thumbs the
 /// cross-validated log-loss was 0.591 at a quarter, 0.594 without thumbs, 0.606 at as much as the choices.
 const THUMBS: f64 = 0.25;
@@ -268,4 +299,31 @@ fn observations(
         }
     });
     pairs.chain(thumbs).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Message;
+    use crate::reward::Item;
+
+    fn row(features: [f64; 4]) -> Row {
+        let conversation = [Message::user("What is it?")];
+        Row::of(features.to_vec(), &Item { conversation: &conversation, passages: &[], answer: "It." })
+    }
+
+    /// By hand: the first two always say the same, so each is seen twice; the third goes its own way, the fourth never differs.
+    #[test]
+    fn what_several_features_say_is_held_more_strongly() {
+        let differences =
+            [[1.0, -2.0, 1.0, 0.0], [1.0, -2.0, -1.0, 0.0], [-1.0, 2.0, 1.0, 0.0], [-1.0, 2.0, -1.0, 0.0]];
+        let rows: Vec<Row> =
+            differences.into_iter().flat_map(|difference| [row(difference), row([0.0; 4])]).collect();
+        let found = held(&rows, 4);
+        let (twice, mean) = (2f64.sqrt(), (2f64.sqrt() + 1.0) / 2.0);
+        for (found, expected) in found.iter().zip([twice, twice, 1.0, 1.0]) {
+            assert!((found - expected / mean).abs() < 1e-12, "{found}");
+        }
+        assert_eq!(held(&rows, 0), [1.0; 4], "thumbs alone");
+    }
 }

@@ -16,21 +16,23 @@
     reason = "a measuring program: it prints, and stops at the first thing that is wrong"
 )]
 
+#[path = "measuring/sample.rs"]
+mod sample;
+
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use attune::chat::Shown;
 use attune::config::{Config, PolicyConfig};
-use attune::dataset::snapshot;
 use attune::evaluation::gate::{Duel, RewardModelScores, Scores, Thresholds, decide};
-use attune::improve::{Answers, Examining, Question, Workshop, examine, questions};
+use attune::improve::{Answers, Examining, Question, Workshop, examine};
 use attune::jobs::Reporter;
 use attune::nn::{Adapter, Decoder};
 use attune::policy::{self, Material, Prompt, Rollout, Settings};
-use attune::simulate::{self, Choice, Preference};
+use attune::simulate::{Choice, Preference};
 use clap::{Parser, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// More of it is no better.
 const MOST_MAGIC: usize = 3;
@@ -105,7 +107,7 @@ impl Judge<'_> {
     /// In standard deviations of reward, about.
     fn worth(self, question: &Question, shown: &Shown) -> f64 {
         if let Some(judge) = self.hidden() {
-            return JUDGED * judge.utility(&seen(question, shown));
+            return JUDGED * judge.utility(&sample::seen(question, shown));
         }
         match self.reward {
             Reward::Magic => shown.text.to_lowercase().matches(self.word).count().min(MOST_MAGIC) as f64,
@@ -115,7 +117,7 @@ impl Judge<'_> {
 
     fn choose(self, question: &Question, (left, right): (&Shown, &Shown)) -> Choice {
         if let Some(judge) = self.hidden() {
-            return judge.choose(&seen(question, left), &seen(question, right));
+            return judge.choose(&sample::seen(question, left), &sample::seen(question, right));
         }
         match self.worth(question, left).total_cmp(&self.worth(question, right)) {
             Ordering::Greater => Choice::Left,
@@ -123,31 +125,6 @@ impl Judge<'_> {
             Ordering::Equal => Choice::Tie,
         }
     }
-}
-
-fn seen<'a>(question: &'a Question, shown: &'a Shown) -> simulate::Shown<'a> {
-    simulate::Shown {
-        question: question.example.messages.last().map_or("", |asked| asked.content.as_str()),
-        ideal: &question.example.response,
-        answer: &shown.text,
-        citations: shown.citations.len(),
-    }
-}
-
-/// Rows of a split of the sample handbook's questions that everybody may ask and that have an answer.
-fn rows(split: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string("handbook/questions.jsonl").unwrap();
-    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    rows.filter(|row| row["split"] == split && row["kind"] == "answerable")
-        .map(|row| json!({ "prompt": row["question"], "response": row["answer"] }))
-        .collect()
-}
-
-fn load(workshop: &Workshop, folder: &Path, rows: &[Value]) -> Vec<Question> {
-    let path = folder.join("rows.jsonl");
-    let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
-    std::fs::write(&path, lines).unwrap();
-    questions(workshop, snapshot::from_file(&path, &workshop.grounding()).unwrap().rows()).unwrap()
 }
 
 fn scores(answers: &Answers) -> Scores {
@@ -187,9 +164,8 @@ fn settings(options: &Options, config: &PolicyConfig) -> Settings {
 }
 
 fn run(workshop: &Workshop, options: &Options, folder: &Path) {
-    let mut held_out = rows("held-out");
+    let (practice, mut held_out) = (sample::load(workshop, "train"), sample::load(workshop, "held-out"));
     held_out.truncate(options.questions);
-    let (practice, held_out) = (load(workshop, folder, &rows("train")), load(workshop, folder, &held_out));
     let base = Decoder::open(workshop.base.trained_weights()).unwrap();
     let tuned = options.adapter.as_deref().map(|path| Adapter::load(&base, path).unwrap());
     let reference = tuned.map_or_else(|| base.clone(), |adapter| base.merged(&adapter).unwrap());

@@ -1,8 +1,9 @@
 //! What do many votes teach, without waiting for them to be given over HTTP?
 //!
 //! `cargo bench --bench votes -- draw --adapter FILE --out FOLDER [--votes N] [--seed N]` has a fine-tuned model answer the
-//! sample handbook's train questions twice each, at once, and the three hidden judges of `attune simulate` vote, 15% of
-//! the votes turned round. `FOLDER/{short,steps,friendly}.jsonl` are for `attune import --format preference`.
+//! sample handbook's train questions twice each, at once, and the three hidden judges of `attune simulate` vote, as its
+//! employees do: in the same order, with the same votes turned round. `FOLDER/{short,steps,friendly}.jsonl` are for
+//! `attune import --format preference`.
 //!
 //! `cargo bench --bench votes -- compare FILE FILE...` has adapters answer the held-out questions greedily, and the judges
 //! compare each with the first. Prompts and lengths are those of the simulation's default size.
@@ -27,19 +28,12 @@ use attune::evaluation::metrics::token_f1;
 use attune::improve::{Examining, Question, Workshop};
 use attune::jobs::Reporter;
 use attune::nn::{Adapter, Decoder, SampleRequest, Sampler, Sampling};
-use attune::simulate::{Choice, Preference};
+use attune::simulate::{Choice, Preference, employee, is_flipped, question};
 use clap::{Parser, Subcommand};
-use rand::seq::SliceRandom;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 
-/// Share of votes that say the opposite of what is thought, as in `attune simulate`.
-const TURNED: f64 = 0.15;
-/// Questions asked for each vote wanted: answers that come out twice alike are no choice.
-const ASKED: f64 = 1.5;
-/// People who vote.
-const PEOPLE: usize = 24;
+/// Questions asked for every two votes wanted: answers that come out twice alike are no choice.
+const ASKED: usize = 3;
 /// Answers drawn at once.
 const TOGETHER: usize = 32;
 const JUDGES: [(&str, Preference); 3] =
@@ -110,13 +104,8 @@ fn answers(
 
 fn draw(workshop: &Workshop, (adapter, out): (&Path, &Path), (votes, seed): (usize, u64)) {
     let train = sample::load(workshop, "train");
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut asked: Vec<&Question> = Vec::new();
-    while (asked.len() as f64) < ASKED * votes as f64 {
-        let mut all: Vec<&Question> = train.iter().collect();
-        all.shuffle(&mut random);
-        asked.extend(all);
-    }
+    let asked = (0..ASKED * votes / 2).map(|n| &train[question(seed, train.len(), n)]);
+    let asked: Vec<&Question> = asked.collect();
     let config = &workshop.config.generation;
     let sampling = Sampling {
         temperature: config.comparison_temperature,
@@ -128,14 +117,14 @@ fn draw(workshop: &Workshop, (adapter, out): (&Path, &Path), (votes, seed): (usi
     std::fs::create_dir_all(out).unwrap();
     for (name, judge) in JUDGES {
         let (mut lines, mut given, mut ties, mut turned) = (String::new(), 0, 0, 0);
-        for (question, pair) in asked.iter().zip(&drawn) {
+        for (n, (question, pair)) in asked.iter().zip(&drawn).enumerate() {
             let nothing = pair[0].text == pair[1].text || pair.iter().any(|one| one.text.trim().is_empty());
             if nothing || given == votes {
                 continue;
             }
+            let turn = is_flipped(seed, given);
             given += 1;
             let thought = judge.choose(&sample::seen(question, &pair[0]), &sample::seen(question, &pair[1]));
-            let turn = random.random_bool(TURNED);
             let (chosen, rejected) = match if turn { thought.flipped() } else { thought } {
                 Choice::Left => (0, 1),
                 Choice::Right => (1, 0),
@@ -150,7 +139,7 @@ fn draw(workshop: &Workshop, (adapter, out): (&Path, &Path), (votes, seed): (usi
                 "chosen": pair[chosen].text,
                 "rejected": pair[rejected].text,
                 "passages": question.passage_texts(),
-                "user": format!("employee-{:02}", given % PEOPLE + 1),
+                "user": employee(n),
             });
             lines.push_str(&format!("{row}\n"));
         }

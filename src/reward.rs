@@ -18,6 +18,7 @@ mod measures;
 mod model;
 mod people;
 mod preferences;
+mod reasons;
 mod report;
 mod selection;
 mod table;
@@ -42,6 +43,7 @@ use crate::retrieval::{RetrievalError, SentenceEncoder};
 pub use measures::LONGER_WINS;
 pub use model::{RewardModel, Rung, Verdict};
 pub use preferences::{Pair, Preferences, Thumb};
+pub use reasons::{Reason, words};
 pub use report::{
     Accuracy, Bin, Calibration, Counts, CurvePoint, Drift, Group, Longer, Measures, Outlier, Report, Tried,
     VoteQuality,

@@ -34,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::Progress;
 use company::Company;
 pub use judge::{Choice, Preference, Shown};
+pub use people::{employee, is_flipped, question};
 use questions::Questions;
 pub use report::{GenerationRow, Report, RunRow, WinRate};
 use server::Server;
@@ -235,8 +236,11 @@ pub async fn simulate(
         company.learn().await
     };
     let reported = until(watch.stop, Box::pin(working)).await;
+    let report = match reported {
+        Ok(report) => report,
+        Err(error) => return Err(server.blamed(error).await),
+    };
     server.stop().await;
-    let report = reported?;
     write(&folder.join(REPORT), report.markdown().as_bytes())?;
     write(&folder.join(REPORT_JSON), &serde_json::to_vec_pretty(&report).unwrap_or_default())?;
     write(&folder.join(DRAWING), report.svg().as_bytes())?;

@@ -1,7 +1,5 @@
 //! Which questions does the sample handbook have for benches, and how does a hidden judge see their answers?
 
-use std::path::Path;
-
 use attune::chat::Shown;
 use attune::dataset::snapshot;
 use attune::improve::{Question, Workshop, questions};
@@ -17,11 +15,7 @@ pub(crate) fn load(workshop: &Workshop, split: &str) -> Vec<Question> {
     let path = workshop.config.data_dir.join(format!("{split}.jsonl"));
     let lines: String = rows.filter(wanted).map(|row| format!("{}\n", example(&row))).collect();
     std::fs::write(&path, lines).unwrap();
-    rows_of(workshop, &path)
-}
-
-fn rows_of(workshop: &Workshop, path: &Path) -> Vec<Question> {
-    questions(workshop, snapshot::from_file(path, &workshop.grounding()).unwrap().rows()).unwrap()
+    questions(workshop, snapshot::from_file(&path, &workshop.grounding()).unwrap().rows()).unwrap()
 }
 
 fn example(row: &Value) -> Value {

@@ -66,11 +66,14 @@ pub struct PolicyConfig {
     /// Default 4.
     pub target_kl: f64,
     /// What an answer gains that says all of the human answer to its question, where there is one (token F2 times this,
-    /// in standard deviations of reward), 0 to 20. Default 2: answers to one question then differ about as much by it as by
-    /// what people like, which must not cost what is right; at 4 it leads, and little of what people like is learnt.
+    /// in standard deviations of reward), 0 to 20. Default 3: what people like must not cost what is
+    /// right, and answers to one question differ about as much by it as by what people like (`benches/RESULTS.md`).
     pub agreement: f64,
     /// Weight of the demonstrations' negative log-likelihood in the loss, 0 to 10. Default 0.2.
     pub anchor: f64,
+    /// Whether as many steps are taken with answers chosen at random, to compare with: about half of the time. Without them
+    /// the gate holds what was optimised, so that it is for trying settings out. Default `true`.
+    pub control: bool,
     /// Seed of questions, answers and adapters. Default 0.
     pub seed: u64,
 }
@@ -87,8 +90,9 @@ impl Default for PolicyConfig {
             learning_rate: 7e-4,
             beta: 0.05,
             target_kl: 4.0,
-            agreement: 2.0,
+            agreement: 3.0,
             anchor: 0.2,
+            control: true,
             seed: 0,
         }
     }

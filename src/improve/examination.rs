@@ -16,7 +16,7 @@ use crate::evaluation::{Comparing, Comparison, HumanNll, Sample, metrics};
 use crate::jobs::Reporter;
 use crate::nn::{Completion, Decoder, SampleRequest, Sampler, Sampling};
 use crate::registry::ParitySample;
-use crate::sft;
+use crate::{reward, sft};
 
 /// Answers drawn together: the matrix products reach most of their rate, the memory stays small.
 const TOGETHER: usize = 32;
@@ -167,9 +167,15 @@ impl Work<'_> {
             let made = (&candidate.made, rewarding.as_deref());
             let access = material.access();
             let verdict = compared.verdict(examining, made, (&access, &thresholds))?;
+            let mut remarks = remarks(questions.len(), &candidate);
+            if !verdict.reasons.is_empty() {
+                let words = reward::words(&verdict.reasons);
+                remarks
+                    .push(format!("by the gate's judge, a question on average, the candidate has {words}"));
+            }
             Ok::<_, ImproveError>(Examined {
                 comparison,
-                remarks: remarks(questions.len(), &candidate),
+                remarks,
                 verdict,
                 parity: after.answers.parity,
                 training: training_metrics(&candidate.made.tuned),

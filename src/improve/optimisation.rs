@@ -88,7 +88,7 @@ impl Work<'_> {
                 })
             };
             let optimised = learn("policy", Control::Reward)?;
-            let control = if settings.algorithm.draws_rollouts() {
+            let control = if config.control && settings.algorithm.draws_rollouts() {
                 Some(learn("control", Control::Random)?)
             } else {
                 None

@@ -10,12 +10,15 @@ use crate::evaluation::gate::{Duel, Gains, Judgement, Method, Scores, Thresholds
 use crate::evaluation::statistics::mean;
 use crate::nn::{Completion, Decoder, Sampling};
 use crate::policy::best_of;
-use crate::reward::Score;
+use crate::reward::{Item, Reason, Score};
 
 /// Answers of which the best is the control that needs no training: beyond 4 little is gained (arXiv:2210.10760).
 const BEST_OF: usize = 4;
 /// Questions on which that is measured: it costs as much as [`BEST_OF`] examinations of them.
 const BEST_OF_QUESTIONS: usize = 40;
+
+/// Reasons of the judge that are kept with the generation.
+const REASONS: usize = 12;
 
 /// The gate's judgement, and what it was given.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub struct Verdict {
     pub judgement: Judgement,
     /// Figures for the run and the manifest.
     pub figures: Map<String, Value>,
+    /// Why the judge likes the candidate's answers better or worse than the current policy's; empty without a judge.
+    pub reasons: Vec<Reason>,
 }
 
 /// What a policy says.
@@ -72,13 +77,36 @@ impl Compared<'_> {
             candidate.kl = optimised.last.get("kl").copied();
             candidate.entropy = optimised.last.get("entropy").copied();
         }
+        let mut reasons = Vec::new();
         if let Some(rewarding) = rewarding {
             candidate.reward_model = Some(rewarding.scores);
             self.duel(&mut candidate, (examining, rewarding))?;
+            reasons = self.reasons(rewarding)?;
         }
         let judgement = decide(&current, &candidate, thresholds);
-        let figures = figures(&candidate, made);
-        Ok(Verdict { judgement, figures })
+        let mut figures = figures(&candidate, made);
+        if !reasons.is_empty() {
+            figures.insert("judge_reasons".into(), json!(reasons.iter().take(REASONS).collect::<Vec<_>>()));
+        }
+        Ok(Verdict { judgement, figures, reasons })
+    }
+
+    /// Why the judge likes the candidate's answers better or worse than the current policy's, on questions to which both
+    /// say something.
+    fn reasons(&self, rewarding: &Rewarding) -> Result<Vec<Reason>, ImproveError> {
+        let said = self.questions().zip(self.candidate.texts().zip(self.current.1.texts()));
+        let said: Vec<_> = said
+            .filter(|(_, (after, before))| ![after, before].iter().any(|text| text.trim().is_empty()))
+            .collect();
+        let passages: Vec<Vec<String>> = said.iter().map(|(question, _)| question.passage_texts()).collect();
+        let pairs = said.iter().zip(&passages).map(|((question, (after, before)), passages)| {
+            [*after, *before].map(|answer| Item {
+                conversation: &question.example.messages,
+                passages,
+                answer,
+            })
+        });
+        Ok(rewarding.judge.reasons(&rewarding.extractor, &pairs.collect::<Vec<_>>())?)
     }
 
     fn duel(
@@ -147,22 +175,18 @@ fn valued(scores: Vec<Option<Score>>) -> Vec<f64> {
     scores.into_iter().map(|score| score.map_or(least - 1.0, |score| score.value)).collect()
 }
 
-/// Which of two answers to each question is better.
+/// Which of two answers to each question is better, and by how much.
 fn duel(candidate: &[f64], other: &[f64]) -> Duel {
-    let mut duel = Duel::default();
-    for (candidate, other) in candidate.iter().zip(other) {
-        match candidate.total_cmp(other) {
-            std::cmp::Ordering::Greater => duel.wins += 1,
-            std::cmp::Ordering::Less => duel.losses += 1,
-            std::cmp::Ordering::Equal => duel.ties += 1,
-        }
-    }
-    duel
+    Duel::of(&candidate.iter().zip(other).map(|(candidate, other)| candidate - other).collect::<Vec<_>>())
 }
 
 fn figures(candidate: &Scores, made: &Made) -> Map<String, Value> {
     let mut figures = Map::new();
-    let rate = |duel: Option<Duel>| duel.map(|duel| json!({ "rate": duel.rate(), "duel": duel }));
+    let rate = |duel: Option<Duel>| {
+        let figures =
+            |duel: Duel| json!({ "rate": duel.rate(), "duel": duel, "sign_test": duel.sign_test() });
+        duel.map(figures)
+    };
     if let Some(duel) = rate(candidate.against_current) {
         figures.insert("win_rate".into(), duel);
     }
@@ -195,6 +219,15 @@ mod tests {
     #[test]
     fn a_duel_counts_each_question_once() {
         let found = duel(&[1.0, 0.0, 2.0, 5.0], &[0.0, 0.0, 3.0, 4.0]);
-        assert_eq!(found, Duel { wins: 2, losses: 1, ties: 1 });
+        // By hand: 1, −1 and 1 share a rank, so that every choice of signs is as far from zero: chance explains it.
+        assert_eq!(found, Duel { wins: 2, losses: 1, ties: 1, signed_rank: Some(1.0) });
+        let (low, high) = ([0.0; 8], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+        // 2 of the 256 choices of signs are all the same.
+        let all = duel(&high, &low);
+        assert_eq!(all, Duel { wins: 8, losses: 0, ties: 0, signed_rank: Some(2.0 / 256.0) });
+        assert!((all.chance() - all.sign_test()).abs() < 1e-12);
+        assert_eq!(duel(&low, &high).chance(), 1.0);
+        // Three small wins do not outweigh two large losses.
+        assert_eq!(duel(&[1.0, 2.0, 3.0, 0.0, 0.0], &[0.0, 0.0, 0.0, 9.0, 9.0]).chance(), 1.0);
     }
 }

@@ -48,6 +48,7 @@ pub fn complete(request: RunRequest, config: &Config) -> Result<RunRequest, Jobs
         target_kl: Some(settings.target_kl),
         agreement: Some(settings.agreement),
         anchor: Some(settings.anchor),
+        control: Some(settings.control),
         seed: Some(settings.seed),
     };
     Ok(RunRequest { sft, policy, ..request })
@@ -70,6 +71,7 @@ pub fn policy_settings(options: &PolicyOptions, config: &PolicyConfig) -> Result
         target_kl: options.target_kl.unwrap_or(config.target_kl),
         agreement: options.agreement.unwrap_or(config.agreement),
         anchor: options.anchor.unwrap_or(config.anchor),
+        control: options.control.unwrap_or(config.control),
         seed: options.seed.unwrap_or(config.seed),
     };
     in_range(settings.problem())?;

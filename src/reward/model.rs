@@ -223,6 +223,16 @@ impl RewardModel {
 
     /// Of each item, every member's normalised score.
     fn values(&self, extractor: &Extractor, items: &[Item<'_>]) -> Result<Vec<Vec<f64>>, RewardError> {
+        let columns = self.columns(extractor, items)?;
+        Ok(columns.iter().map(|columns| self.member_values(columns)).collect())
+    }
+
+    /// Of each item, what a member's weights are of: normalised features, block by block, then states.
+    pub(super) fn columns(
+        &self,
+        extractor: &Extractor,
+        items: &[Item<'_>],
+    ) -> Result<Vec<Vec<f64>>, RewardError> {
         self.check(extractor)?;
         // A model that learnt without a sentence model scores without one.
         let rows = if self.about.encoder.is_some() {
@@ -241,7 +251,7 @@ impl RewardModel {
                 columns.extend(read);
             }
         }
-        Ok(columns.iter().map(|columns| self.member_values(columns)).collect())
+        Ok(columns)
     }
 
     /// Of normalised features, every member's score against the reference set.

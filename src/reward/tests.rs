@@ -133,6 +133,24 @@ fn a_saved_head_is_read_exactly_and_a_score_does_not_depend_on_its_batch() {
     }
 }
 
+/// Who likes brevity likes an answer less for its length, whatever else differs.
+#[test]
+fn what_tells_answers_apart_is_named() {
+    let Trained { model, .. } = trained(&planted("brevity", 150), &Settings::default());
+    let conversation = [Message::user("Where is the canteen?")];
+    let item = |answer| Item { conversation: &conversation, passages: &[], answer };
+    let said = "Bring a badge. The form is online. Ask the team. It opens early.";
+    let pair = [item(said), item("Ask the team.")];
+    let reasons = model.reasons(&Extractor::default(), &[pair]).unwrap();
+    let scores = model.score(&Extractor::default(), &pair).unwrap();
+    let sum: f64 = reasons.iter().map(|reason| reason.points).sum();
+    assert!(sum < 0.0 && (sum - (scores[0].value - scores[1].value)).abs() < 1e-9, "{sum}");
+    let length = reasons.iter().find(|reason| reason.feature == features::LENGTH).unwrap();
+    assert!(length.points < 0.0, "{reasons:?}");
+    let sizes: Vec<f64> = reasons.iter().map(|reason| reason.points.abs()).collect();
+    assert!(sizes.is_sorted_by(|a, b| a >= b), "{sizes:?}");
+}
+
 #[test]
 fn too_few_pairs_are_no_model_and_nonsense_is_named() {
     let mut preferences = planted("citing", 40);

@@ -16,13 +16,15 @@ const FLIPPED: usize = 3;
 const VOTES_STREAM: u64 = 1;
 
 /// The name of the employee who does the n-th thing, from 0.
-pub(super) fn employee(n: usize) -> String {
+#[must_use]
+pub fn employee(n: usize) -> String {
     format!("employee-{:02}", n % PEOPLE + 1)
 }
 
 /// Whether the n-th vote, from 0, says the opposite of what its employee thinks. The same seed turns the same votes, in
 /// every block of 20 three.
-pub(super) fn is_flipped(seed: u64, n: usize) -> bool {
+#[must_use]
+pub fn is_flipped(seed: u64, n: usize) -> bool {
     let mut random = stream(seed, VOTES_STREAM, (n / BLOCK) as u64);
     let mut places: Vec<usize> = (0..BLOCK).collect();
     places.shuffle(&mut random);
@@ -30,7 +32,8 @@ pub(super) fn is_flipped(seed: u64, n: usize) -> bool {
 }
 
 /// Which of `questions` is asked n-th, from 0: all of them in an order of the seed's, then all again in another.
-pub(super) fn question(seed: u64, questions: usize, n: usize) -> usize {
+#[must_use]
+pub fn question(seed: u64, questions: usize, n: usize) -> usize {
     let mut order: Vec<usize> = (0..questions).collect();
     order.shuffle(&mut stream(seed, 0, (n / questions) as u64));
     order[n % questions]

@@ -21,6 +21,8 @@ pub(super) const GROUPS_HEADER: &str = "x-forwarded-groups";
 const STARTING: Duration = Duration::from_secs(30 * 60);
 /// How long it may take to stop: streams in flight have 30 seconds, and the worker writes a checkpoint.
 const STOPPING: Duration = Duration::from_secs(90);
+/// Between a connection that a dying server drops and its end.
+const DYING: Duration = Duration::from_secs(2);
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
 /// How much of the log is shown when the server ends by itself.
@@ -121,6 +123,17 @@ impl Server {
         }
     }
 
+    /// Why the work failed: where the server is gone, that, for the work only saw its connection refused. Stops it otherwise.
+    pub(super) async fn blamed(mut self, error: SimulateError) -> SimulateError {
+        if !matches!(error, SimulateError::Stopped)
+            && let Ok(Ok(status)) = tokio::time::timeout(DYING, self.child.wait()).await
+        {
+            return self.gone(format!("ended with {status}"));
+        }
+        self.stop().await;
+        error
+    }
+
     /// An error with the end of its log.
     fn gone(&self, problem: String) -> SimulateError {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
@@ -207,6 +220,24 @@ mod tests {
         tokio::time::sleep(Duration::from_millis(500)).await;
         Server { child, log: folder.path().join("log"), base: String::new() }.stop().await;
         assert_eq!(std::fs::read_to_string(told).unwrap(), "yes\n");
+    }
+
+    /// A connection that is refused says less than how the server ended; of one that lives the work's own error stands.
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_server_that_is_gone_is_blamed_for_what_failed() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        std::fs::write(&log, "out of memory\n").unwrap();
+        let blamed = async |script: &str, error: SimulateError| {
+            let child = Command::new("sh").args(["-c", script]).kill_on_drop(true).spawn().unwrap();
+            Server { child, log: log.clone(), base: String::new() }.blamed(error).await.to_string()
+        };
+        let refused = || SimulateError::Port(std::io::Error::other("refused"));
+        let died = blamed("kill -9 $$", refused()).await;
+        assert!(died.contains("signal: 9") && died.contains("out of memory"), "{died}");
+        assert_eq!(blamed("exec sleep 60", refused()).await, refused().to_string());
+        assert_eq!(blamed("exit 0", SimulateError::Stopped).await, SimulateError::Stopped.to_string());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is checked of a candidate, one function a check or a family of them?
 
-use crate::evaluation::statistics::{Bootstrap, Interval, mean, paired_bootstrap, sign_test, wilson};
+use crate::evaluation::statistics::{Bootstrap, Interval, mean, paired_bootstrap, wilson};
 
 use super::{Bound, Check, Duel, Method, Outcome, Scores, Thresholds};
 
@@ -246,10 +246,8 @@ impl Examiner<'_> {
     /// The share won, and whether it is more than chance.
     fn duel(&self, (name, against): (&str, &str), duel: Option<Duel>, rate: Bound) -> [Check; 2] {
         let needed = self.is_optimised();
-        // The test has two sides; a candidate that loses by more than chance does not pass it.
-        let chance = |duel: Duel| {
-            if duel.wins > duel.losses { sign_test(duel.wins, duel.losses) } else { 1.0 }
-        };
+        let measured = duel.is_some_and(|duel| duel.signed_rank.is_some());
+        let test = if measured { "signed-rank" } else { "sign" };
         [
             Gauge {
                 name,
@@ -261,8 +259,8 @@ impl Examiner<'_> {
             .check(),
             Gauge {
                 name: &format!("{name}_p"),
-                what: &format!("The sign test's p of the win rate {against}"),
-                value: duel.map(chance),
+                what: &format!("The {test} test's p of the win rate {against}"),
+                value: duel.map(|duel| duel.chance()),
                 threshold: Bound::AtMost(self.thresholds.significance),
                 needed,
             }

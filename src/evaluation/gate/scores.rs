@@ -8,6 +8,7 @@ use crate::evaluation::metrics::{
     word_count,
 };
 use crate::evaluation::report::Sample;
+use crate::evaluation::statistics::{sign_test, signed_ranks};
 
 /// How a candidate was made: it decides which measurements it can not do without.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +35,7 @@ pub struct RewardModelScores {
 }
 
 /// Two answers to each of several prompts, judged.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Duel {
     /// Prompts whose answer by the candidate is better.
     pub wins: u64,
@@ -42,9 +43,36 @@ pub struct Duel {
     pub losses: u64,
     /// Prompts whose answers are equally good.
     pub ties: u64,
+    /// Where it is known by how much answers are better: p of Wilcoxon's signed-rank test, 1 unless it favours the candidate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signed_rank: Option<f64>,
 }
 
 impl Duel {
+    /// Of the candidate's value minus the other's, prompt by prompt.
+    #[must_use]
+    pub fn of(differences: &[f64]) -> Self {
+        let count =
+            |wanted: fn(f64) -> bool| differences.iter().filter(|value| wanted(**value)).count() as u64;
+        let (wins, losses) = (count(|value| value > 0.0), count(|value| value < 0.0));
+        let ranks = signed_ranks(differences);
+        let signed_rank = Some(if ranks.sum > 0.0 { ranks.p } else { 1.0 });
+        Self { wins, losses, ties: differences.len() as u64 - wins - losses, signed_rank }
+    }
+
+    /// Two-sided probability that as much is won by chance; 1 of a duel that the candidate does not win. By signed ranks, or,
+    /// where they are not known, by the sign test.
+    #[must_use]
+    pub fn chance(&self) -> f64 {
+        if self.wins > self.losses { self.signed_rank.unwrap_or_else(|| self.sign_test()) } else { 1.0 }
+    }
+
+    /// Two-sided p of the sign test.
+    #[must_use]
+    pub fn sign_test(&self) -> f64 {
+        sign_test(self.wins, self.losses)
+    }
+
     /// The share of prompts won, a tie as half of one; not a number without prompts.
     #[must_use]
     pub fn rate(&self) -> f64 {

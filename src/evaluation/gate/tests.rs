@@ -47,8 +47,8 @@ fn candidate() -> Scores {
             longer_chosen: 55,
             calibration_error: 0.08,
         }),
-        against_current: Some(Duel { wins: 60, losses: 35, ties: 5 }),
-        against_random: Some(Duel { wins: 58, losses: 37, ties: 5 }),
+        against_current: Some(Duel { wins: 60, losses: 35, ties: 5, ..Duel::default() }),
+        against_random: Some(Duel { wins: 58, losses: 37, ties: 5, ..Duel::default() }),
         gains: Some(Gains { candidate: 0.75, best_of_4: 1.0 }),
         parity: Some(0.001),
         ..current()
@@ -114,12 +114,15 @@ fn each_fault_holds_by_its_own_name() {
         (with(&|s| s.distinct_3 = Some(0.85)), &["distinct_3"]),
         (with(&|s| s.words.iter_mut().for_each(|words| *words *= 1.6)), &["longer"]),
         (
-            with(&|s| s.against_current = Some(Duel { wins: 400, losses: 350, ties: 50 })),
+            with(&|s| s.against_current = Some(Duel { wins: 400, losses: 350, ties: 50, ..Duel::default() })),
             &["win_rate", "win_rate_p"],
         ),
-        (with(&|s| s.against_current = Some(Duel { wins: 12, losses: 8, ties: 0 })), &["win_rate_p"]),
         (
-            with(&|s| s.against_random = Some(Duel { wins: 5, losses: 90, ties: 5 })),
+            with(&|s| s.against_current = Some(Duel { wins: 12, losses: 8, ties: 0, ..Duel::default() })),
+            &["win_rate_p"],
+        ),
+        (
+            with(&|s| s.against_random = Some(Duel { wins: 5, losses: 90, ties: 5, ..Duel::default() })),
             &["over_random", "over_random_p"],
         ),
         (with(&|s| s.f1 = shifted(&s.f1, -0.03)), &["f1"]),
@@ -335,7 +338,7 @@ const FAULTS: &[fn(&mut Scores, f64, usize)] = &[
 fn lost(duel: Duel, by: f64) -> Duel {
     let moved = (20.0 * by) as u64;
     let (won, tied) = (moved.min(duel.wins), moved.min(duel.ties));
-    Duel { wins: duel.wins - won, ties: duel.ties + won - tied, losses: duel.losses + tied }
+    Duel { wins: duel.wins - won, ties: duel.ties + won - tied, losses: duel.losses + tied, ..duel }
 }
 
 fn worsened(faults: &[(usize, f64, usize)]) -> Scores {

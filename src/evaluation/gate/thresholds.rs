@@ -37,7 +37,7 @@ pub struct Thresholds {
     pub distinct_3: f64,
     /// Least win rate over the current policy. Default 0.55.
     pub win_rate: f64,
-    /// Largest p of the sign tests. Default 0.05.
+    /// Largest p of the win rates: of the signed-rank test, or of the sign test where only who won is known. Default 0.05.
     pub significance: f64,
     /// How much a share or a metric between 0 and 1 may fall. Default 0.02.
     pub tolerance: f64,

@@ -1,6 +1,7 @@
 //! The rungs that read answers with a language model, on a tiny random one.
 
 use super::*;
+use crate::evaluation::statistics::mean_or_zero;
 use crate::models::codec::tests::codec;
 use crate::models::template::tests::SMOLLM2;
 use crate::nn::tests::models::{wider, with_vocabulary};
@@ -57,10 +58,23 @@ fn what_features_can_not_see_is_learnt_from_the_language_model() {
         let alone = model.score(&extractor(), &[*item]).unwrap()[0];
         assert!((alone.value - score.value).abs() < TOLERANCE, "{alone:?} {score:?}");
     }
+    reasons_add_up(&model, &items);
     assert!(matches!(model.score(&Extractor::default(), &items), Err(RewardError::NoBackbone)));
     let other = Backbone { decoder: wider(), codec: codec(SMOLLM2) };
     let other = Extractor { encoder: None, backbone: Some(Arc::new(other)) };
     assert!(matches!(model.score(&other, &items), Err(RewardError::OtherBackbone)));
+}
+
+/// What each feature adds, and what the language model reads, is all that tells two scores apart.
+fn reasons_add_up(model: &RewardModel, items: &[Item<'_>]) {
+    let pairs: Vec<[Item<'_>; 2]> = items.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();
+    let scores = model.score(&extractor(), items).unwrap();
+    let differences: Vec<f64> = scores.chunks_exact(2).map(|pair| pair[0].value - pair[1].value).collect();
+    let reasons = model.reasons(&extractor(), &pairs).unwrap();
+    let sum: f64 = reasons.iter().map(|reason| reason.points).sum();
+    assert!((sum - mean_or_zero(&differences)).abs() < TOLERANCE, "{sum} {reasons:?}");
+    assert!(reasons[0].feature.contains("language model"), "{reasons:?}");
+    assert_eq!(model.reasons(&extractor(), &[]).unwrap(), []);
 }
 
 #[test]

@@ -131,9 +131,9 @@ pub(super) struct Cycle {
     /// Weight of the demonstrations' negative log-likelihood in the loss.
     #[arg(long)]
     anchor: Option<f64>,
-    /// Leave out as many steps with answers chosen at random: half of the time, but the gate holds the result.
+    /// Whether as many steps are taken with random rewards: half of the time; without them the gate holds the result.
     #[arg(long)]
-    without_control: bool,
+    control: Option<bool>,
     /// Seed of questions, answers and adapters.
     #[arg(long)]
     policy_seed: Option<u64>,
@@ -153,7 +153,7 @@ impl Cycle {
             target_kl: self.target_kl,
             agreement: self.agreement,
             anchor: self.anchor,
-            control: self.without_control.then_some(false),
+            control: self.control,
             seed: self.policy_seed,
         };
         RunRequest { policy, ..self.sft.request(stage) }

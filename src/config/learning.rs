@@ -71,8 +71,9 @@ pub struct PolicyConfig {
     pub agreement: f64,
     /// Weight of the demonstrations' negative log-likelihood in the loss, 0 to 10. Default 0.2.
     pub anchor: f64,
-    /// Whether as many steps are taken with answers chosen at random, to compare with: about half of the time. Without them
-    /// the gate holds what was optimised, so that it is for trying settings out. Default `true`.
+    /// Whether as many steps are taken with random rewards, to compare with: about half of the time. Without them the gate
+    /// holds what was optimised, so that it is for trying settings out. Default `true`. DPO and KTO draw no answers and have
+    /// no control.
     pub control: bool,
     /// Seed of questions, answers and adapters. Default 0.
     pub seed: u64,

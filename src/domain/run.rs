@@ -199,7 +199,7 @@ pub struct PolicyOptions {
     /// Weight of the demonstrations' negative log-likelihood in the loss, 0 to 10.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub anchor: Option<f64>,
-    /// Whether as many steps are taken with answers chosen at random; without them the gate holds the result.
+    /// Whether as many steps are taken with random rewards; without them the gate holds the result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub control: Option<bool>,
     /// Seed of questions, answers and adapters.

@@ -170,8 +170,8 @@ impl Work<'_> {
             let mut remarks = remarks(questions.len(), &candidate);
             if !verdict.reasons.is_empty() {
                 let words = reward::words(&verdict.reasons);
-                remarks
-                    .push(format!("by the gate's judge, a question on average, the candidate has {words}"));
+                let on = "on average over the questions to which both say something, in deviations of reward";
+                remarks.push(format!("by the gate's judge, {on}, the candidate has {words}"));
             }
             Ok::<_, ImproveError>(Examined {
                 comparison,

@@ -52,7 +52,7 @@ pub(super) struct Made {
     pub(super) tuned: Trained,
     /// Of the optimisation, when there was one.
     pub(super) optimised: Option<Optimised>,
-    /// What as many steps with answers chosen at random made of the fine-tuned model.
+    /// What as many steps with random rewards made of the fine-tuned model.
     pub(super) control: Option<Adapter>,
 }
 

@@ -81,7 +81,11 @@ impl Compared<'_> {
         if let Some(rewarding) = rewarding {
             candidate.reward_model = Some(rewarding.scores);
             self.duel(&mut candidate, (examining, rewarding))?;
-            reasons = self.reasons(rewarding)?;
+            // They only explain: without them the verdict is the same.
+            reasons = self.reasons(rewarding).unwrap_or_else(|error| {
+                tracing::warn!(error = %crate::error::chain(&error), "the judge's reasons");
+                Vec::new()
+            });
         }
         let judgement = decide(&current, &candidate, thresholds);
         let mut figures = figures(&candidate, made);
@@ -114,14 +118,16 @@ impl Compared<'_> {
         candidate: &mut Scores,
         (examining, rewarding): (Examining<'_>, &Rewarding),
     ) -> Result<(), ImproveError> {
-        let values = |of: &Contender| self.values(rewarding, of.texts());
-        let (after, before) = (values(self.candidate)?, values(self.current.1)?);
-        candidate.against_current = Some(duel(&after, &before));
-        if let Some(control) = self.control {
-            candidate.against_random = Some(duel(&after, &values(control)?));
-        }
+        let scored = |of: &Contender| self.scored(rewarding, of.texts());
+        let (after, before) = (scored(self.candidate)?, scored(self.current.1)?);
+        let control = self.control.map(scored).transpose()?;
         let few = before.len().min(BEST_OF_QUESTIONS);
         let best = self.best_of(rewarding, examining, few)?;
+        // One floor for all, so that two answers that say nothing are a tie.
+        let nothing = nothing(after.iter().chain(&before).chain(control.iter().flatten()).chain(&best));
+        let [after, before, best] = [after, before, best].map(|scores| valued(&scores, nothing));
+        candidate.against_current = Some(duel(&after, &before));
+        candidate.against_random = control.map(|control| duel(&after, &valued(&control, nothing)));
         let gain = |of: &[f64]| Some(mean(&of[..few])? - mean(&before[..few])?);
         candidate.gains =
             gain(&after).zip(gain(&best)).map(|(candidate, best_of_4)| Gains { candidate, best_of_4 });
@@ -133,14 +139,14 @@ impl Compared<'_> {
         self.questions.0.iter().chain(self.questions.1)
     }
 
-    /// What the judge says of one answer to each of the first questions.
-    fn values<'t>(
+    /// What the judge says of one answer to each of the first questions; `None` of one that says nothing.
+    fn scored<'t>(
         &self,
         rewarding: &Rewarding,
         texts: impl Iterator<Item = &'t str>,
-    ) -> Result<Vec<f64>, ImproveError> {
+    ) -> Result<Vec<Option<Score>>, ImproveError> {
         let answers: Vec<(&Question, &str)> = self.questions().zip(texts).collect();
-        Ok(valued(rewarding.score(&rewarding.judge, &answers)?))
+        rewarding.score(&rewarding.judge, &answers)
     }
 
     /// What the judge says of the best of several answers of the current policy, chosen by the model that the candidate
@@ -150,7 +156,7 @@ impl Compared<'_> {
         rewarding: &Rewarding,
         examining: Examining<'_>,
         questions: usize,
-    ) -> Result<Vec<f64>, ImproveError> {
+    ) -> Result<Vec<Option<Score>>, ImproveError> {
         let sampling = Sampling { temperature: self.temperature, top_p: 1.0, ..examining.sampling() };
         let asked = (self.current.0, self.questions().take(questions));
         let drawn = drawn(examining, asked, (sampling, BEST_OF), "best of 4")?;
@@ -163,16 +169,21 @@ impl Compared<'_> {
         let texts: Vec<(&Question, String)> = each.map(|one| (one.0, shown(one))).collect();
         let answers: Vec<(&Question, &str)> =
             texts.iter().map(|(question, text)| (*question, text.as_str())).collect();
-        let values = valued(rewarding.score(&rewarding.model, &answers)?);
+        let scores = rewarding.score(&rewarding.model, &answers)?;
+        let values = valued(&scores, nothing(&scores));
         let best = best_of(&values, BEST_OF).into_iter().map(|place| answers[place].1);
-        self.values(rewarding, best)
+        self.scored(rewarding, best)
     }
 }
 
-/// Scores as numbers: nothing said is worse than anything said, and a mean over them must stay one.
-fn valued(scores: Vec<Option<Score>>) -> Vec<f64> {
-    let least = scores.iter().flatten().map(|score| score.value).fold(0.0, f64::min);
-    scores.into_iter().map(|score| score.map_or(least - 1.0, |score| score.value)).collect()
+/// What saying nothing is worth: less than anything that was said, and a number, so that a mean stays one.
+fn nothing<'s>(said: impl IntoIterator<Item = &'s Option<Score>>) -> f64 {
+    said.into_iter().flatten().map(|score| score.value).fold(0.0, f64::min) - 1.0
+}
+
+/// Scores as numbers.
+fn valued(scores: &[Option<Score>], nothing: f64) -> Vec<f64> {
+    scores.iter().map(|score| score.map_or(nothing, |score| score.value)).collect()
 }
 
 /// Which of two answers to each question is better, and by how much.
@@ -183,8 +194,7 @@ fn duel(candidate: &[f64], other: &[f64]) -> Duel {
 fn figures(candidate: &Scores, made: &Made) -> Map<String, Value> {
     let mut figures = Map::new();
     let rate = |duel: Option<Duel>| {
-        let figures =
-            |duel: Duel| json!({ "rate": duel.rate(), "duel": duel, "sign_test": duel.sign_test() });
+        let figures = |duel: Duel| json!({ "rate": duel.rate(), "duel": duel, "p": duel.p(), "sign_test": duel.sign_test() });
         duel.map(figures)
     };
     if let Some(duel) = rate(candidate.against_current) {
@@ -219,15 +229,27 @@ mod tests {
     #[test]
     fn a_duel_counts_each_question_once() {
         let found = duel(&[1.0, 0.0, 2.0, 5.0], &[0.0, 0.0, 3.0, 4.0]);
-        // By hand: 1, −1 and 1 share a rank, so that every choice of signs is as far from zero: chance explains it.
+        // By hand: 1, −1 and 1 share a rank, so that every choice of signs is at least as far from zero.
         assert_eq!(found, Duel { wins: 2, losses: 1, ties: 1, signed_rank: Some(1.0) });
         let (low, high) = ([0.0; 8], [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
         // 2 of the 256 choices of signs are all the same.
         let all = duel(&high, &low);
         assert_eq!(all, Duel { wins: 8, losses: 0, ties: 0, signed_rank: Some(2.0 / 256.0) });
-        assert!((all.chance() - all.sign_test()).abs() < 1e-12);
-        assert_eq!(duel(&low, &high).chance(), 1.0);
+        assert!((all.p() - all.sign_test()).abs() < 1e-12);
+        assert_eq!(duel(&low, &high).p(), 1.0);
         // Three small wins do not outweigh two large losses.
-        assert_eq!(duel(&[1.0, 2.0, 3.0, 0.0, 0.0], &[0.0, 0.0, 0.0, 9.0, 9.0]).chance(), 1.0);
+        assert_eq!(duel(&[1.0, 2.0, 3.0, 0.0, 0.0], &[0.0, 0.0, 0.0, 9.0, 9.0]).p(), 1.0);
+    }
+    /// Whatever else the policies said.
+    #[test]
+    fn two_answers_that_say_nothing_are_a_tie() {
+        let score = |value| Some(Score { value, spread: 0.0, percentile: 50.0 });
+        let (after, before) = (vec![None, score(-3.0)], vec![None, score(2.0)]);
+        let floor = nothing(after.iter().chain(&before));
+        assert!(floor < -3.0);
+        let found = duel(&valued(&after, floor), &valued(&before, floor));
+        assert_eq!((found.wins, found.losses, found.ties), (0, 1, 1));
+        let said = duel(&valued(&[score(-3.0)], floor), &valued(&[None], floor));
+        assert_eq!((said.wins, said.losses), (1, 0));
     }
 }

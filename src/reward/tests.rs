@@ -133,22 +133,32 @@ fn a_saved_head_is_read_exactly_and_a_score_does_not_depend_on_its_batch() {
     }
 }
 
-/// Who likes brevity likes an answer less for its length, whatever else differs.
+/// Who likes brevity likes an answer less for its length, by its weights in all blocks of columns.
 #[test]
 fn what_tells_answers_apart_is_named() {
     let Trained { model, .. } = trained(&planted("brevity", 150), &Settings::default());
-    let conversation = [Message::user("Where is the canteen?")];
-    let item = |answer| Item { conversation: &conversation, passages: &[], answer };
+    let (conversation, passages) = ([Message::user("Where is room 3?")], ["Bring a badge.".to_owned()]);
+    let item = |answer| Item { conversation: &conversation, passages: &passages, answer };
     let said = "Bring a badge. The form is online. Ask the team. It opens early.";
     let pair = [item(said), item("Ask the team.")];
     let reasons = model.reasons(&Extractor::default(), &[pair]).unwrap();
     let scores = model.score(&Extractor::default(), &pair).unwrap();
     let sum: f64 = reasons.iter().map(|reason| reason.points).sum();
     assert!(sum < 0.0 && (sum - (scores[0].value - scores[1].value)).abs() < 1e-9, "{sum}");
-    let length = reasons.iter().find(|reason| reason.feature == features::LENGTH).unwrap();
-    assert!(length.points < 0.0, "{reasons:?}");
-    let sizes: Vec<f64> = reasons.iter().map(|reason| reason.points.abs()).collect();
-    assert!(sizes.is_sorted_by(|a, b| a >= b), "{sizes:?}");
+
+    let names = features::feature_names();
+    let length = names.iter().position(|name| *name == features::LENGTH).unwrap();
+    let columns = model.columns(&Extractor::default(), &pair).unwrap();
+    let places: Vec<usize> = (length..model::BLOCKS * names.len()).step_by(names.len()).collect();
+    let used = places.iter().filter(|place| columns[0][**place] != columns[1][**place]).count();
+    assert!(used > 1, "with passages, and of its kind of question");
+    let of_member = |weights: &Vec<f64>| -> f64 {
+        places.iter().map(|&place| weights[place] * (columns[0][place] - columns[1][place])).sum()
+    };
+    let all: f64 = model.members.iter().map(of_member).sum();
+    let expected = all / model.members.len() as f64 / model.unit;
+    let found = reasons.iter().find(|reason| reason.feature == features::LENGTH).unwrap();
+    assert!(found.points < 0.0 && (found.points - expected).abs() < 1e-9, "{found:?} {expected}");
 }
 
 #[test]

@@ -123,9 +123,10 @@ impl Server {
         }
     }
 
-    /// Why the work failed: where the server is gone, that, for the work only saw its connection refused. Stops it otherwise.
+    /// How the server ended, where the work could not reach it and it has: the work saw only a refused connection. Otherwise
+    /// stops the server and gives the work's own error back.
     pub(super) async fn blamed(mut self, error: SimulateError) -> SimulateError {
-        if !matches!(error, SimulateError::Stopped)
+        if matches!(error, SimulateError::Http { .. })
             && let Ok(Ok(status)) = tokio::time::timeout(DYING, self.child.wait()).await
         {
             return self.gone(format!("ended with {status}"));
@@ -233,10 +234,12 @@ mod tests {
             let child = Command::new("sh").args(["-c", script]).kill_on_drop(true).spawn().unwrap();
             Server { child, log: log.clone(), base: String::new() }.blamed(error).await.to_string()
         };
-        let refused = || SimulateError::Port(std::io::Error::other("refused"));
-        let died = blamed("kill -9 $$", refused()).await;
+        // Nobody listens on port 1.
+        let source = || async { reqwest::get("http://127.0.0.1:1/").await.unwrap_err() };
+        let refused = async || SimulateError::Http { call: "POST /v1/chat".into(), source: source().await };
+        let died = blamed("kill -9 $$", refused().await).await;
         assert!(died.contains("signal: 9") && died.contains("out of memory"), "{died}");
-        assert_eq!(blamed("exec sleep 60", refused()).await, refused().to_string());
+        assert_eq!(blamed("exec sleep 60", refused().await).await, "POST /v1/chat");
         assert_eq!(blamed("exit 0", SimulateError::Stopped).await, SimulateError::Stopped.to_string());
     }
 

@@ -224,7 +224,7 @@ impl Examiner<'_> {
             Bound::AtLeast(limits.win_rate),
         ));
         checks.extend(self.duel(
-            ("over_random", "over a policy that learnt from answers chosen at random"),
+            ("over_random", "over a policy that learnt from random rewards"),
             candidate.against_random,
             Bound::Above(0.5),
         ));
@@ -260,7 +260,7 @@ impl Examiner<'_> {
             Gauge {
                 name: &format!("{name}_p"),
                 what: &format!("The {test} test's p of the win rate {against}"),
-                value: duel.map(|duel| duel.chance()),
+                value: duel.map(|duel| duel.p()),
                 threshold: Bound::AtMost(self.thresholds.significance),
                 needed,
             }

@@ -60,17 +60,18 @@ impl Duel {
         Self { wins, losses, ties: differences.len() as u64 - wins - losses, signed_rank }
     }
 
-    /// Two-sided probability that as much is won by chance; 1 of a duel that the candidate does not win. By signed ranks, or,
-    /// where they are not known, by the sign test.
+    /// Two-sided p of what the candidate wins, 1 where it does not win: of the signed-rank test, or, where it is only known who
+    /// won, of the sign test.
     #[must_use]
-    pub fn chance(&self) -> f64 {
-        if self.wins > self.losses { self.signed_rank.unwrap_or_else(|| self.sign_test()) } else { 1.0 }
+    pub fn p(&self) -> f64 {
+        let sign_test = self.sign_test();
+        if self.wins > self.losses { self.signed_rank.unwrap_or(sign_test) } else { 1.0 }
     }
 
-    /// Two-sided p of the sign test.
+    /// Two-sided p of the sign test, 1 where the candidate does not win.
     #[must_use]
     pub fn sign_test(&self) -> f64 {
-        sign_test(self.wins, self.losses)
+        if self.wins > self.losses { sign_test(self.wins, self.losses) } else { 1.0 }
     }
 
     /// The share of prompts won, a tie as half of one; not a number without prompts.
@@ -134,7 +135,7 @@ pub struct Scores {
     pub reward_model: Option<RewardModelScores>,
     /// Against the current policy on held-out prompts, judged by a reward model of other folds and another seed.
     pub against_current: Option<Duel>,
-    /// Against a policy that learnt from answers chosen at random in as many steps, judged likewise.
+    /// Against a policy that learnt from random rewards in as many steps, judged likewise.
     pub against_random: Option<Duel>,
     /// Its gain beside that of best-of-4.
     pub gains: Option<Gains>,

@@ -82,6 +82,25 @@ fn a_candidate_that_passes_every_check_is_promoted() {
     assert_eq!(judgement.check("best_of_4").unwrap().outcome, Outcome::Reported);
 }
 
+/// 12 against 8 is chance by the sign test, not when the 12 are won by much.
+#[test]
+fn by_how_much_answers_are_better_counts() {
+    let judged = |signed_rank| {
+        let against_current = Some(Duel { wins: 12, losses: 8, ties: 0, signed_rank });
+        decide(&current(), &Scores { against_current, ..candidate() }, &Thresholds::default())
+    };
+    let sentence = |judgement: &Judgement| {
+        judgement.checks.iter().find(|check| check.name == "win_rate_p").unwrap().sentence.clone()
+    };
+    let (measured, counted) = (judged(Some(0.01)), judged(None));
+    assert!(
+        measured.promotes() && sentence(&measured).contains("signed-rank test"),
+        "{}",
+        sentence(&measured)
+    );
+    assert!(!counted.promotes() && sentence(&counted).contains("The sign test"), "{}", sentence(&counted));
+}
+
 #[test]
 fn each_fault_holds_by_its_own_name() {
     let shifted = |list: &[f64], by: f64| list.iter().map(|value| value + by).collect::<Vec<_>>();
@@ -120,6 +139,19 @@ fn each_fault_holds_by_its_own_name() {
         (
             with(&|s| s.against_current = Some(Duel { wins: 12, losses: 8, ties: 0, ..Duel::default() })),
             &["win_rate_p"],
+        ),
+        // Won often, but by little, and lost by much.
+        (
+            with(&|s| {
+                s.against_current = s.against_current.map(|duel| Duel { signed_rank: Some(0.2), ..duel });
+            }),
+            &["win_rate_p"],
+        ),
+        (
+            with(&|s| {
+                s.against_current = Some(Duel { wins: 35, losses: 60, ties: 5, signed_rank: Some(0.001) });
+            }),
+            &["win_rate", "win_rate_p"],
         ),
         (
             with(&|s| s.against_random = Some(Duel { wins: 5, losses: 90, ties: 5, ..Duel::default() })),

@@ -25,17 +25,15 @@ use std::time::Instant;
 use attune::chat::Shown;
 use attune::config::Config;
 use attune::evaluation::metrics::token_f1;
-use attune::improve::{Examining, Question, Workshop};
+use attune::improve::{Examining, Question, Workshop, drawn};
 use attune::jobs::Reporter;
-use attune::nn::{Adapter, Decoder, SampleRequest, Sampler, Sampling};
+use attune::nn::{Adapter, Completion, Decoder, Sampling};
 use attune::simulate::{Choice, Preference, employee, is_flipped, question};
 use clap::{Parser, Subcommand};
 use serde_json::json;
 
 /// Questions asked for every two votes wanted: answers that come out twice alike are no choice.
 const ASKED: usize = 3;
-/// Answers drawn at once.
-const TOGETHER: usize = 32;
 const JUDGES: [(&str, Preference); 3] =
     [("short", Preference::Short), ("steps", Preference::Steps), ("friendly", Preference::Friendly)];
 
@@ -80,29 +78,22 @@ fn decoder(workshop: &Workshop, adapter: &Path) -> Decoder {
 
 /// A model's answers to questions, `completions` to each, as they would be shown.
 fn answers(
-    (workshop, decoder): (&Workshop, &Decoder),
-    questions: &[&Question],
-    (sampling, completions): (Sampling, usize),
+    examining: Examining<'_>,
+    (decoder, questions): (&Decoder, &[&Question]),
+    asked: (Sampling, usize),
 ) -> Vec<Vec<Shown>> {
-    let request = |(question, at): (&&Question, u64)| SampleRequest {
-        prompt: question.tokens.prompt.clone(),
-        completions,
-        seed: at * completions as u64,
-    };
-    let requests: Vec<SampleRequest> = questions.iter().zip(0..).map(request).collect();
     let started = Instant::now();
-    let sampler = Sampler::new(decoder, workshop.codec.eos_ids(), TOGETHER);
-    let drawn = sampler.sample(&requests, sampling, |_| true).unwrap();
-    println!("{} answers in {:.0} s", requests.len() * completions, started.elapsed().as_secs_f64());
-    let shown = questions.iter().zip(drawn);
-    shown
-        .map(|(question, drawn)| {
-            drawn.iter().map(|one| question.answered(workshop, (&one.tokens, one.ended))).collect()
-        })
-        .collect()
+    let answers = drawn(examining, (decoder, questions.iter().copied()), asked, "answers").unwrap();
+    println!("{} answers in {:.0} s", questions.len() * asked.1, started.elapsed().as_secs_f64());
+    let shown = |(question, answers): (&&Question, Vec<Completion>)| {
+        let each = answers.iter();
+        each.map(|one| question.answered(examining.workshop, (&one.tokens, one.ended))).collect()
+    };
+    questions.iter().zip(answers).map(shown).collect()
 }
 
-fn draw(workshop: &Workshop, (adapter, out): (&Path, &Path), (votes, seed): (usize, u64)) {
+fn draw(examining: Examining<'_>, (adapter, out): (&Path, &Path), (votes, seed): (usize, u64)) {
+    let workshop = examining.workshop;
     let train = sample::load(workshop, "train");
     let asked = (0..ASKED * votes / 2).map(|n| &train[question(seed, train.len(), n)]);
     let asked: Vec<&Question> = asked.collect();
@@ -113,7 +104,7 @@ fn draw(workshop: &Workshop, (adapter, out): (&Path, &Path), (votes, seed): (usi
         repetition_penalty: config.repetition_penalty,
         max_tokens: config.max_tokens as usize,
     };
-    let drawn = answers((workshop, &decoder(workshop, adapter)), &asked, (sampling, 2));
+    let drawn = answers(examining, (&decoder(workshop, adapter), &asked), (sampling, 2));
     std::fs::create_dir_all(out).unwrap();
     for (name, judge) in JUDGES {
         let (mut lines, mut given, mut ties, mut turned) = (String::new(), 0, 0, 0);
@@ -148,14 +139,14 @@ fn draw(workshop: &Workshop, (adapter, out): (&Path, &Path), (votes, seed): (usi
     }
 }
 
-fn compare(workshop: &Workshop, adapters: &[PathBuf]) {
+fn compare(examining: Examining<'_>, adapters: &[PathBuf]) {
+    let workshop = examining.workshop;
     let held_out = sample::load(workshop, "held-out");
     let asked: Vec<&Question> = held_out.iter().collect();
-    let report = Reporter::unattended();
-    let greedy = Examining { workshop, report: &report }.sampling();
+    let greedy = examining.sampling();
     let mut first: Option<Vec<Vec<Shown>>> = None;
     for adapter in adapters {
-        let shown = answers((workshop, &decoder(workshop, adapter)), &asked, (greedy, 1));
+        let shown = answers(examining, (&decoder(workshop, adapter), &asked), (greedy, 1));
         let mean = |of: &dyn Fn(&Question, &Shown) -> f64| {
             asked.iter().zip(&shown).map(|(question, one)| of(question, &one[0])).sum::<f64>()
                 / asked.len() as f64
@@ -193,9 +184,10 @@ async fn main() {
     let workshop = Workshop::open(Arc::new(config), ledger).await.unwrap();
     tokio::task::spawn_blocking(move || {
         workshop.library.sync_folders(&workshop.config.docs, &mut |_| {}).unwrap();
+        let examining = Examining { workshop: &workshop, report: &Reporter::unattended() };
         match &options.what {
-            What::Draw { adapter, out, votes, seed } => draw(&workshop, (adapter, out), (*votes, *seed)),
-            What::Compare { adapters } => compare(&workshop, adapters),
+            What::Draw { adapter, out, votes, seed } => draw(examining, (adapter, out), (*votes, *seed)),
+            What::Compare { adapters } => compare(examining, adapters),
         }
     })
     .await

@@ -188,6 +188,15 @@ impl Config {
             return Err(ConfigError::Invalid { key: "gate", problem: format!("{name} {problem}") });
         }
         self.automation.validate()?;
+        check(
+            self.policy.control || self.automation.stage != AutomationStage::Improve,
+            "policy.control",
+            || {
+                "must be true while automation.stage is \"improve\", or the gate would hold whatever a run makes; for one run \
+             there is `attune run policy --control false`"
+                .into()
+            },
+        )?;
         self.live.validate()?;
         self.access.validate(&self.server)
     }
@@ -266,6 +275,13 @@ mod tests {
     fn open_mode_stays_on_loopback() {
         let error = load("[server]\nlisten = '0.0.0.0:8080'").unwrap_err().to_string();
         assert!(error.contains("access.mode"), "{error}");
+    }
+
+    #[test]
+    fn cycles_that_could_not_end_in_a_promotion_are_refused() {
+        let error = load("[policy]\ncontrol = false").unwrap_err().to_string();
+        assert!(error.contains("policy.control") && error.contains("automation.stage"), "{error}");
+        load("[policy]\ncontrol = false\n[automation]\nstage = 'reward'").unwrap();
     }
 
     #[test]

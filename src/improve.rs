@@ -34,7 +34,7 @@ use crate::reward::RewardError;
 use crate::sft::{self, SftError};
 use rewarding::{Learnt, Rewarding};
 
-pub use examination::{Answers, Examined, Examining, examine};
+pub use examination::{Answers, Examined, Examining, drawn, examine};
 pub use material::{Question, questions};
 pub use verdict::Verdict;
 

@@ -41,7 +41,7 @@ use crate::nn::{Decoder, NnError};
 use crate::retrieval::{RetrievalError, SentenceEncoder};
 
 pub use measures::LONGER_WINS;
-pub use model::{RewardModel, Rung, Verdict};
+pub use model::{Read, RewardModel, Rung, Verdict};
 pub use preferences::{Pair, Preferences, Thumb};
 pub use reasons::{Reason, words};
 pub use report::{

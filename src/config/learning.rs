@@ -71,9 +71,9 @@ pub struct PolicyConfig {
     pub agreement: f64,
     /// Weight of the demonstrations' negative log-likelihood in the loss, 0 to 10. Default 0.2.
     pub anchor: f64,
-    /// Whether as many steps are taken with random rewards, to compare with: about half of the time. Without them the gate
-    /// holds what was optimised, so that it is for trying settings out. Default `true`. DPO and KTO draw no answers and have
-    /// no control.
+    /// Whether as many steps are taken with random rewards (DPO and KTO: random sides and thumbs), to compare with: about
+    /// half of the time. Without them the gate holds what was optimised, so that it is for trying settings out. Default
+    /// `true`.
     pub control: bool,
     /// Seed of questions, answers and adapters. Default 0.
     pub seed: u64,

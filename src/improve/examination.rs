@@ -16,7 +16,7 @@ use crate::evaluation::{Comparing, Comparison, HumanNll, Sample, metrics};
 use crate::jobs::Reporter;
 use crate::nn::{Completion, Decoder, SampleRequest, Sampler, Sampling};
 use crate::registry::ParitySample;
-use crate::{reward, sft};
+use crate::sft;
 
 /// Answers drawn together: the matrix products reach most of their rate, the memory stays small.
 const TOGETHER: usize = 32;
@@ -168,8 +168,7 @@ impl Work<'_> {
             let access = material.access();
             let verdict = compared.verdict(examining, made, (&access, &thresholds))?;
             let mut remarks = remarks(questions.len(), &candidate);
-            if !verdict.reasons.is_empty() {
-                let words = reward::words(&verdict.reasons);
+            if let Some(words) = &verdict.why {
                 let on = "on average over the questions to which both say something, in deviations of reward";
                 remarks.push(format!("by the gate's judge, {on}, the candidate has {words}"));
             }
@@ -254,7 +253,11 @@ fn greedy(
 }
 
 /// A model's answers to questions, `completions` to each, in their order; every answer has a random stream of its own.
-pub(super) fn drawn<'q>(
+/// Blocks.
+///
+/// # Errors
+/// When the model fails, or the worker is told to stop.
+pub fn drawn<'q>(
     Examining { workshop, report }: Examining<'_>,
     (decoder, questions): (&Decoder, impl Iterator<Item = &'q Question>),
     (sampling, completions): (Sampling, usize),

@@ -88,11 +88,7 @@ impl Work<'_> {
                 })
             };
             let optimised = learn("policy", Control::Reward)?;
-            let control = if config.control && settings.algorithm.draws_rollouts() {
-                Some(learn("control", Control::Random)?)
-            } else {
-                None
-            };
+            let control = config.control.then(|| learn("control", Control::Random)).transpose()?;
             let control = control.map(|control| tuned.adapter.beside(&control.adapter)).transpose()?;
             let adapter = tuned.adapter.beside(&optimised.adapter)?;
             Ok::<_, ImproveError>(Made { adapter, tuned, optimised: Some(optimised), control })

@@ -13,7 +13,8 @@ use crate::evaluation::gate::RewardModelScores;
 use crate::nn::Decoder;
 use crate::registry::{About, BaseRef, DatasetRef, REWARD_HEAD};
 use crate::reward::{
-    self, Backbone, Compared, Drift, Extractor, Item, Pair, Preferences, Report, RewardModel, Score, Trained,
+    self, Backbone, Compared, Drift, Extractor, Item, Pair, Preferences, Read, Report, RewardModel, Score,
+    Trained,
 };
 
 /// Newest held-out choices on which a new reward model is compared with the old one.
@@ -47,6 +48,16 @@ impl Rewarding {
         model: &RewardModel,
         answers: &[(&Question, &str)],
     ) -> Result<Vec<Option<Score>>, ImproveError> {
+        let read = self.read(model, answers)?;
+        Ok(read.iter().map(|read| read.as_ref().map(|read| model.score_of(read))).collect())
+    }
+
+    /// Answers to questions as a reward model reads them; `None` of one that says nothing.
+    pub(super) fn read(
+        &self,
+        model: &RewardModel,
+        answers: &[(&Question, &str)],
+    ) -> Result<Vec<Option<Read>>, ImproveError> {
         let says = |text: &str| !text.trim().is_empty();
         let passages: Vec<Vec<String>> =
             answers.iter().map(|(question, _)| question.passage_texts()).collect();
@@ -58,8 +69,8 @@ impl Rewarding {
                 answer: text,
             })
             .collect();
-        let mut scores = model.score(&self.extractor, &items)?.into_iter();
-        Ok(answers.iter().map(|(_, text)| if says(text) { scores.next() } else { None }).collect())
+        let mut read = model.read(&self.extractor, &items)?.into_iter();
+        Ok(answers.iter().map(|(_, text)| if says(text) { read.next() } else { None }).collect())
     }
 }
 

@@ -10,7 +10,7 @@ use crate::evaluation::gate::{Duel, Gains, Judgement, Method, Scores, Thresholds
 use crate::evaluation::statistics::mean;
 use crate::nn::{Completion, Decoder, Sampling};
 use crate::policy::best_of;
-use crate::reward::{Item, Reason, Score};
+use crate::reward::{self, Read, Reason, Score};
 
 /// Answers of which the best is the control that needs no training: beyond 4 little is gained (arXiv:2210.10760).
 const BEST_OF: usize = 4;
@@ -27,8 +27,9 @@ pub struct Verdict {
     pub judgement: Judgement,
     /// Figures for the run and the manifest.
     pub figures: Map<String, Value>,
-    /// Why the judge likes the candidate's answers better or worse than the current policy's; empty without a judge.
-    pub reasons: Vec<Reason>,
+    /// Why the judge likes the candidate's answers better or worse than the current policy's, in words; `None` without a
+    /// judge.
+    pub why: Option<String>,
 }
 
 /// What a policy says.
@@ -77,50 +78,41 @@ impl Compared<'_> {
             candidate.kl = optimised.last.get("kl").copied();
             candidate.entropy = optimised.last.get("entropy").copied();
         }
-        let mut reasons = Vec::new();
+        let mut reasons = None;
         if let Some(rewarding) = rewarding {
             candidate.reward_model = Some(rewarding.scores);
-            self.duel(&mut candidate, (examining, rewarding))?;
-            // They only explain: without them the verdict is the same.
-            reasons = self.reasons(rewarding).unwrap_or_else(|error| {
-                tracing::warn!(error = %crate::error::chain(&error), "the judge's reasons");
-                Vec::new()
-            });
+            reasons = Some(self.duel(&mut candidate, (examining, rewarding))?);
         }
         let judgement = decide(&current, &candidate, thresholds);
         let mut figures = figures(&candidate, made);
-        if !reasons.is_empty() {
+        if let Some(reasons) = &reasons {
             figures.insert("judge_reasons".into(), json!(reasons.iter().take(REASONS).collect::<Vec<_>>()));
         }
-        Ok(Verdict { judgement, figures, reasons })
+        Ok(Verdict { judgement, figures, why: reasons.as_deref().map(reward::words) })
     }
 
-    /// Why the judge likes the candidate's answers better or worse than the current policy's, on questions to which both
-    /// say something.
-    fn reasons(&self, rewarding: &Rewarding) -> Result<Vec<Reason>, ImproveError> {
-        let said = self.questions().zip(self.candidate.texts().zip(self.current.1.texts()));
-        let said: Vec<_> = said
-            .filter(|(_, (after, before))| ![after, before].iter().any(|text| text.trim().is_empty()))
-            .collect();
-        let passages: Vec<Vec<String>> = said.iter().map(|(question, _)| question.passage_texts()).collect();
-        let pairs = said.iter().zip(&passages).map(|((question, (after, before)), passages)| {
-            [*after, *before].map(|answer| Item {
-                conversation: &question.example.messages,
-                passages,
-                answer,
-            })
-        });
-        Ok(rewarding.judge.reasons(&rewarding.extractor, &pairs.collect::<Vec<_>>())?)
-    }
-
+    /// Has the judge compare; gives why it likes the candidate's answers better or worse than the current policy's, on
+    /// questions to which both say something.
     fn duel(
         &self,
         candidate: &mut Scores,
         (examining, rewarding): (Examining<'_>, &Rewarding),
-    ) -> Result<(), ImproveError> {
-        let scored = |of: &Contender| self.scored(rewarding, of.texts());
-        let (after, before) = (scored(self.candidate)?, scored(self.current.1)?);
-        let control = self.control.map(scored).transpose()?;
+    ) -> Result<Vec<Reason>, ImproveError> {
+        let judge = &rewarding.judge;
+        let read = |of: &Contender| {
+            let answers: Vec<(&Question, &str)> = self.questions().zip(of.texts()).collect();
+            rewarding.read(judge, &answers)
+        };
+        let (after, before) = (read(self.candidate)?, read(self.current.1)?);
+        let said =
+            after.iter().zip(&before).filter_map(|(after, before)| after.as_ref().zip(before.as_ref()));
+        let reasons = judge.reasons(&said.map(|(after, before)| [after, before]).collect::<Vec<_>>());
+
+        let scored = |read: Vec<Option<Read>>| -> Vec<Option<Score>> {
+            read.iter().map(|read| read.as_ref().map(|read| judge.score_of(read))).collect()
+        };
+        let control = self.control.map(read).transpose()?.map(scored);
+        let (after, before) = (scored(after), scored(before));
         let few = before.len().min(BEST_OF_QUESTIONS);
         let best = self.best_of(rewarding, examining, few)?;
         // One floor for all, so that two answers that say nothing are a tie.
@@ -131,22 +123,12 @@ impl Compared<'_> {
         let gain = |of: &[f64]| Some(mean(&of[..few])? - mean(&before[..few])?);
         candidate.gains =
             gain(&after).zip(gain(&best)).map(|(candidate, best_of_4)| Gains { candidate, best_of_4 });
-        Ok(())
+        Ok(reasons)
     }
 
     /// All questions, the held-out ones first.
     fn questions(&self) -> impl Iterator<Item = &Question> {
         self.questions.0.iter().chain(self.questions.1)
-    }
-
-    /// What the judge says of one answer to each of the first questions; `None` of one that says nothing.
-    fn scored<'t>(
-        &self,
-        rewarding: &Rewarding,
-        texts: impl Iterator<Item = &'t str>,
-    ) -> Result<Vec<Option<Score>>, ImproveError> {
-        let answers: Vec<(&Question, &str)> = self.questions().zip(texts).collect();
-        rewarding.score(&rewarding.judge, &answers)
     }
 
     /// What the judge says of the best of several answers of the current policy, chosen by the model that the candidate
@@ -171,8 +153,8 @@ impl Compared<'_> {
             texts.iter().map(|(question, text)| (*question, text.as_str())).collect();
         let scores = rewarding.score(&rewarding.model, &answers)?;
         let values = valued(&scores, nothing(&scores));
-        let best = best_of(&values, BEST_OF).into_iter().map(|place| answers[place].1);
-        self.scored(rewarding, best)
+        let best = best_of(&values, BEST_OF).into_iter().map(|place| answers[place]);
+        rewarding.score(&rewarding.judge, &best.collect::<Vec<_>>())
     }
 }
 
@@ -240,6 +222,7 @@ mod tests {
         // Three small wins do not outweigh two large losses.
         assert_eq!(duel(&[1.0, 2.0, 3.0, 0.0, 0.0], &[0.0, 0.0, 0.0, 9.0, 9.0]).p(), 1.0);
     }
+
     /// Whatever else the policies said.
     #[test]
     fn two_answers_that_say_nothing_are_a_tie() {

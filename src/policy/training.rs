@@ -11,7 +11,9 @@ use sha2::{Digest, Sha256};
 
 use super::average::{decay, follow};
 use super::health::Health;
-use super::order::{Purpose, places};
+use super::measure::kl_to_reference;
+use super::order::{Purpose, places, stream};
+use super::rollouts::{Drawing, draw};
 use super::value::ValueHead;
 use super::{Algorithm, Material, Optimised, PolicyError, Reward, Settings, Step, loss};
 use crate::nn::{
@@ -20,6 +22,8 @@ use crate::nn::{
 
 /// Seconds between checkpoints: what a crash can cost.
 const CHECKPOINT_SECONDS: f64 = 30.0;
+/// Answers by which the KL of a candidate is estimated: as many as a step of the default size draws.
+const KL_ANSWERS: usize = 32;
 
 /// What a checkpoint holds besides tensors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -274,7 +278,10 @@ impl<'a> Training<'a> {
         Ok(Some(total))
     }
 
-    pub(super) fn finish(self) -> Result<Optimised, PolicyError> {
+    pub(super) fn finish(mut self) -> Result<Optimised, PolicyError> {
+        if !self.settings.algorithm.draws_rollouts() && !self.material.prompts.is_empty() {
+            self.state.last.insert("kl".into(), self.candidate_kl()?);
+        }
         let State { done, tokens, seconds, sums, last, health, .. } = self.state;
         let means = sums.into_iter().map(|(name, (sum, count))| (name, sum / count.max(1) as f64));
         Ok(Optimised {
@@ -287,6 +294,22 @@ impl<'a> Training<'a> {
             alarms: health.alarms,
             stopped_early: health.stopped,
         })
+    }
+}
+
+impl Training<'_> {
+    /// KL of the candidate to the reference at the temperature of drawing (nats an answer), from answers of its own: what
+    /// algorithms that draw none do not know.
+    fn candidate_kl(&self) -> Result<f64, PolicyError> {
+        let (settings, material) = (self.settings, self.material);
+        let each = KL_ANSWERS.min(material.prompts.len());
+        let chosen = places(material.prompts.len(), (0, each), (settings.seed, Purpose::Answers));
+        let mut random = stream(settings.seed, Purpose::Answers, 0);
+        let policy = self.reference_drawn.merged(&self.average)?;
+        let drawing = Drawing { completions: 1, ..Drawing::from(settings) };
+        let asked = (material.prompts, chosen.as_slice());
+        let answers = draw((&policy, material.ends), asked, drawing, &mut random)?;
+        kl_to_reference(&self.reference_drawn, &self.average, (material.prompts, &answers))
     }
 }
 

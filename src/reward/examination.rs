@@ -83,7 +83,7 @@ impl<'a> Work<'a> {
             ladder,
             drift: None,
             votes: quality(&sample.pairs, outliers),
-            weights: model.mean_weights(),
+            weights: model.named_weights(),
         }
     }
 }

@@ -132,6 +132,10 @@ pub(super) struct Normaliser {
     pub(super) deviation: Vec<f64>,
 }
 
+/// An answer as one reward model reads it: what its members' weights are of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Read(pub(super) Vec<f64>);
+
 /// Which of two answers is better, and how sure the ensemble is.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -173,6 +177,20 @@ impl RewardModel {
         self
     }
 
+    /// Reads answers, in order: what their scores and the reasons for them are of.
+    ///
+    /// # Errors
+    /// As [`RewardModel::score`].
+    pub fn read(&self, extractor: &Extractor, items: &[Item<'_>]) -> Result<Vec<Read>, RewardError> {
+        Ok(self.columns(extractor, items)?.into_iter().map(Read).collect())
+    }
+
+    /// The score of an answer it read.
+    #[must_use]
+    pub fn score_of(&self, Read(columns): &Read) -> Score {
+        self.summary(&self.member_values(columns))
+    }
+
     /// Scores answers, in order. An item's score does not depend on the others: features are computed item by item, so
     /// scores alone and in a batch differ by the rounding of the sentence model's matrix products at most (1e-5).
     ///
@@ -180,7 +198,7 @@ impl RewardModel {
     /// When an answer or a conversation is empty, the extractor lacks a model this one was trained with or has another
     /// one, or a model fails.
     pub fn score(&self, extractor: &Extractor, items: &[Item<'_>]) -> Result<Vec<Score>, RewardError> {
-        Ok(self.values(extractor, items)?.iter().map(|values| self.summary(values)).collect())
+        Ok(self.read(extractor, items)?.iter().map(|read| self.score_of(read)).collect())
     }
 
     /// Compares two answers.
@@ -266,16 +284,21 @@ impl RewardModel {
         self.slope * self.unit * (first - second)
     }
 
-    /// Mean weight of each feature over the members, the largest first.
-    pub(super) fn mean_weights(&self) -> Vec<(String, f64)> {
+    /// Mean weight of each column over the members.
+    pub(super) fn mean_weights(&self) -> Vec<f64> {
+        let columns = self.members.first().map_or(0, Vec::len);
         let of = |i: usize| mean_or_zero(&self.members.iter().map(|weights| weights[i]).collect::<Vec<_>>());
+        (0..columns).map(of).collect()
+    }
+
+    /// Mean weight of each column with its name, the largest first.
+    pub(super) fn named_weights(&self) -> Vec<(String, f64)> {
         let names = (self.about.blocks.iter())
             .flat_map(|block| self.about.names.iter().map(move |name| format!("{name} ({block})")));
-        let named = BLOCKS * self.about.names.len();
-        let read = self.members.first().map_or(0, Vec::len).saturating_sub(named);
+        let weights = self.mean_weights();
+        let read = weights.len().saturating_sub(BLOCKS * self.about.names.len());
         let states = (0..read).map(|i| format!("language model {i}"));
-        let mut found: Vec<(String, f64)> =
-            names.chain(states).enumerate().map(|(i, name)| (name, of(i))).collect();
+        let mut found: Vec<(String, f64)> = names.chain(states).zip(weights).collect();
         found.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
         found
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Extractor, Item, RewardError, RewardModel};
+use super::{Read, RewardModel};
 
 /// What all that a language model reads is called: its states have no names.
 const READ: &str = "what the language model reads";
@@ -23,37 +23,25 @@ pub struct Reason {
 impl RewardModel {
     /// Why it likes the first answers better or worse than the second: what each feature adds to the difference of their
     /// scores, mean over the pairs, the largest first. The reasons' sum is the mean difference.
-    ///
-    /// # Errors
-    /// As [`RewardModel::score`].
-    pub fn reasons(
-        &self,
-        extractor: &Extractor,
-        pairs: &[[Item<'_>; 2]],
-    ) -> Result<Vec<Reason>, RewardError> {
-        let columns = self.columns(extractor, pairs.as_flattened())?;
+    #[must_use]
+    pub fn reasons(&self, pairs: &[[&Read; 2]]) -> Vec<Reason> {
         let names = &self.about.names;
-        let (named, members) = (self.about.blocks.len() * names.len(), self.members.len() as f64);
+        let named = self.about.blocks.len() * names.len();
         // One more for what is read, in which all that lies behind the features comes together.
         let mut points = vec![0.0; names.len() + 1];
-        for weights in &self.members {
-            for pair in columns.chunks_exact(2) {
-                for (i, ((weight, one), other)) in weights.iter().zip(&pair[0]).zip(&pair[1]).enumerate() {
-                    let place = if i < named { i % names.len() } else { names.len() };
-                    points[place] += weight * (one - other);
-                }
-            }
+        for (i, weight) in self.mean_weights().into_iter().enumerate() {
+            let place = if i < named { i % names.len() } else { names.len() };
+            let apart: f64 = pairs.iter().map(|[one, other]| one.0[i] - other.0[i]).sum();
+            points[place] += weight * apart / (self.unit * pairs.len().max(1) as f64);
         }
-        let share = (members * self.unit * pairs.len() as f64).max(f64::MIN_POSITIVE);
         let names = names.iter().map(String::as_str).chain([READ]);
-        let reason =
-            |(feature, points): (&str, f64)| Reason { feature: feature.to_owned(), points: points / share };
+        let reason = |(feature, points): (&str, f64)| Reason { feature: feature.to_owned(), points };
         let mut reasons: Vec<Reason> =
             names.zip(points).filter(|(_, points)| *points != 0.0).map(reason).collect();
         reasons.sort_by(|a, b| {
             b.points.abs().total_cmp(&a.points.abs()).then_with(|| a.feature.cmp(&b.feature))
         });
-        Ok(reasons)
+        reasons
     }
 }
 

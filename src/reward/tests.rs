@@ -141,14 +141,15 @@ fn what_tells_answers_apart_is_named() {
     let item = |answer| Item { conversation: &conversation, passages: &passages, answer };
     let said = "Bring a badge. The form is online. Ask the team. It opens early.";
     let pair = [item(said), item("Ask the team.")];
-    let reasons = model.reasons(&Extractor::default(), &[pair]).unwrap();
+    let read = model.read(&Extractor::default(), &pair).unwrap();
+    let reasons = model.reasons(&[[&read[0], &read[1]]]);
     let scores = model.score(&Extractor::default(), &pair).unwrap();
     let sum: f64 = reasons.iter().map(|reason| reason.points).sum();
     assert!(sum < 0.0 && (sum - (scores[0].value - scores[1].value)).abs() < 1e-9, "{sum}");
 
     let names = features::feature_names();
     let length = names.iter().position(|name| *name == features::LENGTH).unwrap();
-    let columns = model.columns(&Extractor::default(), &pair).unwrap();
+    let columns = [&read[0].0, &read[1].0];
     let places: Vec<usize> = (length..model::BLOCKS * names.len()).step_by(names.len()).collect();
     let used = places.iter().filter(|place| columns[0][**place] != columns[1][**place]).count();
     assert!(used > 1, "with passages, and of its kind of question");

@@ -20,6 +20,9 @@ fn raises_the_planted_reward(settings: &Settings) {
     assert_eq!(optimised.stopped_early, None);
     assert_eq!(optimised.steps, settings.steps);
     let after = world.examine(&optimised);
+    // Of the last step's answers or, without any, of the candidate's; other answers than those examined.
+    let kl = optimised.last["kl"];
+    assert!(kl > after.kl / 3.0 && kl < after.kl * 3.0, "{kl} beside {}", after.kl);
     let (n, best) = world.best_at(after.kl);
     let kept = (after.reward - before) / (best - before);
     assert!(after.reward > before + 0.15, "from {before} to {}", after.reward);
@@ -60,7 +63,7 @@ fn distilling_the_best_of_n_raises_the_planted_reward() {
 fn the_random_control_does_not() {
     let world = World::new();
     let before = world.before();
-    for algorithm in [Algorithm::Rloo, Algorithm::Dpo] {
+    for algorithm in [Algorithm::Rloo, Algorithm::Dpo, Algorithm::Kto] {
         let settings = Settings { control: Control::Random, ..settings(algorithm) };
         let after = world.examine(&world.optimise(&settings, |_| ())).reward;
         println!("{algorithm:?}: {before:.3} to {after:.3}");

@@ -246,8 +246,7 @@ impl Examiner<'_> {
     /// The share won, and whether it is more than chance.
     fn duel(&self, (name, against): (&str, &str), duel: Option<Duel>, rate: Bound) -> [Check; 2] {
         let needed = self.is_optimised();
-        let measured = duel.is_some_and(|duel| duel.signed_rank.is_some());
-        let test = if measured { "signed-rank" } else { "sign" };
+        let test = duel.map_or("sign", |duel| duel.test());
         [
             Gauge {
                 name,

@@ -60,8 +60,13 @@ impl Duel {
         Self { wins, losses, ties: differences.len() as u64 - wins - losses, signed_rank }
     }
 
-    /// Two-sided p of what the candidate wins, 1 where it does not win: of the signed-rank test, or, where it is only known who
-    /// won, of the sign test.
+    /// The test whose p [`Duel::p`] is: `signed-rank`, or `sign` where it is only known who won.
+    #[must_use]
+    pub fn test(&self) -> &'static str {
+        if self.signed_rank.is_some() { "signed-rank" } else { "sign" }
+    }
+
+    /// Two-sided p of what the candidate wins by [`Duel::test`], 1 where it does not win.
     #[must_use]
     pub fn p(&self) -> f64 {
         let sign_test = self.sign_test();

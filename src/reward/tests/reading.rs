@@ -67,14 +67,15 @@ fn what_features_can_not_see_is_learnt_from_the_language_model() {
 
 /// What each feature adds, and what the language model reads, is all that tells two scores apart.
 fn reasons_add_up(model: &RewardModel, items: &[Item<'_>]) {
-    let pairs: Vec<[Item<'_>; 2]> = items.chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();
+    let read = model.read(&extractor(), items).unwrap();
+    let pairs: Vec<[&Read; 2]> = read.chunks_exact(2).map(|pair| [&pair[0], &pair[1]]).collect();
     let scores = model.score(&extractor(), items).unwrap();
     let differences: Vec<f64> = scores.chunks_exact(2).map(|pair| pair[0].value - pair[1].value).collect();
-    let reasons = model.reasons(&extractor(), &pairs).unwrap();
+    let reasons = model.reasons(&pairs);
     let sum: f64 = reasons.iter().map(|reason| reason.points).sum();
     assert!((sum - mean_or_zero(&differences)).abs() < TOLERANCE, "{sum} {reasons:?}");
     assert!(reasons[0].feature.contains("language model"), "{reasons:?}");
-    assert_eq!(model.reasons(&extractor(), &[]).unwrap(), []);
+    assert_eq!(model.reasons(&[]), []);
 }
 
 #[test]

@@ -9,8 +9,8 @@ use crate::config::WeightFormat;
 use crate::domain::{AccessLabel, GenerationId, GenerationKind, Millis};
 use crate::models::BaseModel;
 
-/// The version of the manifest this program writes.
-pub(super) const FORMAT: u32 = 1;
+/// The version of the manifest this program writes: since 2 the id says why a generation is held, too.
+pub(super) const FORMAT: u32 = 2;
 /// The manifest's own name.
 pub const MANIFEST: &str = "manifest.json";
 /// What training changed, before it was merged.
@@ -146,7 +146,7 @@ impl Manifest {
     /// The manifest of a generation with these files.
     #[must_use]
     pub fn new(about: About, files: BTreeMap<String, FileEntry>) -> Self {
-        let id = content_id(&about, &files);
+        let id = content_id(FORMAT, &about, &files);
         Self { format: FORMAT, id, about, files }
     }
 
@@ -175,7 +175,8 @@ impl Manifest {
     /// Whether the id is the content hash of what the manifest lists.
     #[must_use]
     pub fn is_consistent(&self) -> bool {
-        self.about.kind == GenerationKind::Base || self.id == content_id(&self.about, &self.files)
+        self.about.kind == GenerationKind::Base
+            || self.id == content_id(self.format, &self.about, &self.files)
     }
 
     /// Digest of the weights that are served: of the one file, or over the names and digests of the folder's files.
@@ -199,9 +200,10 @@ impl Manifest {
     }
 }
 
-/// The hash over what a generation is: its files (reports are none of it), kind, parent, base, dataset and templates;
-/// not when or by which run it was made.
-fn content_id(about: &About, files: &BTreeMap<String, FileEntry>) -> GenerationId {
+/// The hash over what a generation is: its files (reports are none of it), kind, parent, base, dataset and templates, and
+/// why it is held; not when or by which run it was made. The same weights may be examined again, with another gate say:
+/// what is let through then is not the generation that was held.
+fn content_id(format: u32, about: &About, files: &BTreeMap<String, FileEntry>) -> GenerationId {
     let mut hash = Sha256::new();
     hash.update(b"attune generation 1\0");
     let mut part = |text: &str| {
@@ -217,6 +219,9 @@ fn content_id(about: &About, files: &BTreeMap<String, FileEntry>) -> GenerationI
     for (name, file) in files.iter().filter(|(name, _)| is_content(name)) {
         part(name);
         part(&file.sha256);
+    }
+    if format > 1 {
+        about.reasons.iter().for_each(|reason| part(reason));
     }
     GenerationId::from_digest(&hash.finalize().into())
 }

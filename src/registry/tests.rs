@@ -117,6 +117,22 @@ async fn a_generation_is_published_once_and_is_what_was_written() {
     assert_ne!(fixture.publish("weights", other).await.id, manifest.id);
 }
 
+/// A run that is asked for again with another gate, or with the control it lacked, makes the same weights.
+#[tokio::test]
+async fn weights_that_were_held_may_be_let_through_later() {
+    let fixture = Fixture::new().await;
+    let held = About { reasons: vec!["The control was not measured.".into()], ..about(1) };
+    let first = fixture.publish("weights", held.clone()).await;
+    assert_eq!(fixture.publish("weights", held).await, first);
+    let second = fixture.publish("weights", about(2)).await;
+    assert_ne!(second.id, first.id);
+    assert!(first.is_consistent() && second.is_consistent());
+    for (manifest, state) in [(&first, GenerationState::Held), (&second, GenerationState::Candidate)] {
+        let found = fixture.registry.get(&manifest.id).await.unwrap();
+        assert_eq!((found.state, &found.manifest), (state, manifest));
+    }
+}
+
 #[tokio::test]
 async fn what_changes_nothing_is_refused_and_leaves_nothing_behind() {
     let fixture = Fixture::new().await;

@@ -200,8 +200,8 @@ async fn damage_of_every_kind_is_named() {
     std::fs::write(&manifest, manifest_text.replace("\"prompt\": \"prompt\"", "\"prompt\": \"other\""))
         .unwrap();
     check("does not belong").await;
-    std::fs::write(&manifest, manifest_text.replace("\"format\": 1", "\"format\": 2")).unwrap();
-    check("format 2").await;
+    std::fs::write(&manifest, manifest_text.replace("\"format\": 2", "\"format\": 3")).unwrap();
+    check("format 3").await;
     // Publishing it again repairs it.
     fixture.publish("weights", about(2)).await;
     fixture.registry.verify(&id).await.unwrap();

@@ -63,9 +63,9 @@ pub struct Credentials<'a> {
     /// The `Authorization` header.
     pub authorization: Option<&'a str>,
     /// The header that `access.proxy.user_header` names.
-    pub proxy_user: Option<&'a str>,
+    pub proxy_user: Option<&'a [u8]>,
     /// The header that `access.proxy.groups_header` names.
-    pub proxy_groups: Option<&'a str>,
+    pub proxy_groups: Option<&'a [u8]>,
     /// The `X-Forwarded-Host` header.
     pub forwarded_host: Option<&'a str>,
     /// The `Host` header.

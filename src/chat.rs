@@ -4,6 +4,7 @@ mod citations;
 mod choosing;
 mod comparison;
 mod drafting;
+mod quoted;
 mod refusal;
 mod turn;
 mod words;
@@ -91,7 +92,7 @@ pub async fn answer(chat: &Arc<Chat>, who: &Identity, question: Question) -> Res
     let lease = chat.lease(&who.user, turn.question.generation.as_ref())?;
     let answering = Arc::clone(chat);
     Ok(turn::in_background(chat, move |reader| async move {
-        let _permit = ticket.wait().await?;
+        let _permit = turn::place(ticket, &reader).await?;
         let found = turn::retrieve(&answering, &turn).await?;
         reader.send(AnswerEvent::Started(turn.started(&answering, &lease, &found)));
         let draft = match refusal::refusal(&answering, &turn, &found) {

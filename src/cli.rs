@@ -141,7 +141,7 @@ async fn execute(cli: Cli) -> CommandResult {
         Some(Command::Tokens(tokens)) => tokens::run(config, tokens, json).await,
         Some(Command::Export(export)) => exchange::export(config, export).await,
         Some(Command::Import(import)) => exchange::import(config, import, json).await,
-        Some(Command::Run(runs)) => run::run(config, *runs, json).await,
+        Some(Command::Run(runs)) => Box::pin(run::run(config, *runs, json)).await,
         Some(Command::Worker(args)) => {
             shutdown::on_signal(stop.clone());
             worker::run(config, worker_name, args, stop).await

@@ -211,24 +211,22 @@ fn correction_id(feedback: &Feedback, revision: u32) -> DemonstrationId {
 }
 
 fn correction(id: DemonstrationId, answer: &AnswerRecord, feedback: &Feedback, ideal: &str) -> Demonstration {
-    // A refusal had no passages; for a better answer they are retrieved when learning.
-    let passages =
-        answer.grounded.then(|| answer.passages.iter().map(|passage| passage.text.clone()).collect());
-    Demonstration {
+    let demonstration = Demonstration {
         id,
         messages: answer.messages.clone(),
         response: ideal.to_owned(),
         groups: Groups::new(),
-        access: answer.access.clone(),
-        passages,
+        access: AccessLabel::default(),
+        passages: None,
         source: DemonstrationSource::Correction,
         author: feedback.user.clone(),
         status: DemonstrationStatus::Draft,
-        corrects: Some(answer.id.clone()),
+        corrects: None,
         lineage: None,
         created: feedback.updated,
         updated: feedback.updated,
-    }
+    };
+    demonstration.correcting(answer)
 }
 
 fn checked_text(field: &'static str, text: Option<String>, most: usize) -> Result<Option<String>> {

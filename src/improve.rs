@@ -7,9 +7,11 @@
 
 mod candidate;
 mod examination;
+mod judging;
 mod material;
 mod optimisation;
 mod rewarding;
+mod tidying;
 mod tuning;
 mod verdict;
 
@@ -18,7 +20,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, PolicyConfig};
 use crate::dataset::snapshot::{self, Grounding, Snapshot};
-use crate::domain::{Outcome, Run, Stage};
+use crate::domain::{GenerationId, Outcome, Run, Stage};
 use crate::error::Error;
 use crate::evaluation::EvaluationError;
 use crate::generation::{GenerationError, base_id};
@@ -32,7 +34,8 @@ use crate::registry::{BaseRef, Manifest, Registry, RegistryError, TemplateRef};
 use crate::retrieval::{Library, RetrievalError, SentenceEncoder};
 use crate::reward::RewardError;
 use crate::sft::{self, SftError};
-use rewarding::{Learnt, Rewarding};
+use judging::Rewarding;
+use rewarding::Learnt;
 
 pub use examination::{Answers, Examined, Examining, drawn, examine};
 pub use material::{Question, questions};
@@ -216,16 +219,25 @@ impl Workshop {
 
 /// Does one cycle. With at least [`FEWEST_DEMONSTRATIONS`] it ends with a generation: the active one with `promote` and
 /// if the gate lets it, else a candidate, or held with the reasons. The stage `reward` ends with a reward model, or with
-/// how many choices there are yet.
+/// how many choices there are yet; so does `improve` with fewer demonstrations.
 ///
 /// # Errors
 /// When there is too little to learn from, a part fails, or the worker is told to stop.
 pub async fn improve(workshop: &Workshop, run: &Run, report: &Reporter) -> Result<Outcome, ImproveError> {
     let work = Work::open(workshop, run, report)?;
+    work.tidy().await;
     if run.stage == Stage::Reward {
         return Ok(work.reward(None).await?.outcome());
     }
-    let dataset = work.dataset().await?;
+    let dataset = match work.dataset().await {
+        // People's choices are not lost on a company that has few ideal answers yet.
+        Err(ImproveError::TooFew { found }) if run.stage == Stage::Improve => {
+            let mut learnt = work.reward(None).await?;
+            learnt.reasons.push(format!("no policy was made: {}", ImproveError::TooFew { found }));
+            return Ok(learnt.outcome());
+        }
+        other => other?,
+    };
     let material = work.material(dataset).await?;
     let tuned = work.fine_tune(&material).await?;
     let (learnt, rewarding) = work.rewarding(&material).await?;
@@ -314,12 +326,18 @@ impl<'a> Work<'a> {
     ) -> Result<Outcome, ImproveError> {
         let judgement = &examined.verdict.judgement;
         let lets = self.run.stage == Stage::Sft || judgement.promotes();
-        if self.run.request.promote && lets {
-            self.workshop.registry.promote(&published.id, None).await?;
-        }
-        let held = !self.held(&examined).is_empty();
+        self.go_on()?;
+        let changed = if self.run.request.promote && lets {
+            // What people asked for is not compared with anything.
+            let compared = examined.compared.as_ref().filter(|_| self.run.stage != Stage::Sft);
+            self.activate(&published.id, compared).await?
+        } else {
+            None
+        };
+        let held = !self.held(&examined).is_empty() || changed.is_some();
         let state = if held { Ending::Held } else { Ending::Succeeded };
         let mut reasons = judgement.reasons();
+        reasons.extend(changed);
         reasons.extend(examined.remarks.iter().cloned());
         let mut metrics = examined.metrics();
         if let Some(learnt) = learnt {
@@ -327,6 +345,34 @@ impl<'a> Work<'a> {
             metrics.insert("reward_model".into(), learnt.metrics.into());
         }
         Ok(Outcome { generation: Some(published.id), state, reasons, metrics })
+    }
+}
+
+impl Work<'_> {
+    /// Makes a generation the active one in place of the one it was compared with; says why not when another one has
+    /// taken that one's place meanwhile.
+    async fn activate(
+        &self,
+        id: &GenerationId,
+        compared: Option<&GenerationId>,
+    ) -> Result<Option<String>, ImproveError> {
+        match self.workshop.registry.promote(id, compared).await {
+            // This run did it, and was interrupted before it said so.
+            Err(RegistryError::NotActive { active, .. }) if active.as_ref() == Some(id) => Ok(None),
+            Err(RegistryError::NotActive { expected, active }) => {
+                let now = active.map_or_else(|| "none".to_owned(), |active| active.to_string());
+                Ok(Some(format!(
+                    "it was compared with {expected}, which is not served any more ({now} is): compare it again, or \
+                     promote it by hand"
+                )))
+            }
+            other => Ok(other.map(|_| None)?),
+        }
+    }
+
+    /// Nothing that others see is done for a run that is cancelled, or that another worker has.
+    fn go_on(&self) -> Result<(), ImproveError> {
+        if self.report.cancelled() { Err(ImproveError::Interrupted) } else { Ok(()) }
     }
 }
 

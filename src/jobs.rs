@@ -93,8 +93,11 @@ pub async fn enqueue(
     Ok(run)
 }
 
+/// In the data directory, where runs keep their files.
+pub const RUNS: &str = "runs";
+
 /// Where a run keeps its files: checkpoints, the dataset, reports.
 #[must_use]
 pub fn run_folder(data_dir: &Path, id: &RunId) -> PathBuf {
-    data_dir.join("runs").join(id.as_str())
+    data_dir.join(RUNS).join(id.as_str())
 }

@@ -286,6 +286,8 @@ pub trait Ledger: Generations + Runs + Send + Sync + std::fmt::Debug {
     async fn answer(&self, id: &AnswerId) -> Result<Option<AnswerRecord>>;
     /// Answers, newest first.
     async fn answers(&self, filter: &AnswerFilter, paging: &Paging) -> Result<Page<AnswerRecord>>;
+    /// A person's answers that not everybody may see and that say this, white space at the ends aside; no refusals.
+    async fn restricted(&self, user: &str, said: &str) -> Result<Vec<AnswerRecord>>;
 
     /// Writes both answers and the comparison in one transaction.
     async fn record_comparison(&self, comparison: &Comparison, answers: [&AnswerRecord; 2]) -> Result<()>;

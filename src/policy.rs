@@ -202,5 +202,5 @@ pub fn optimise(
     }
     let mut training = training::Training::open(material, (settings, folder))?;
     training.run(reward, &mut observe)?;
-    training.finish()
+    Ok(training.finish())
 }

@@ -17,7 +17,7 @@ use crate::generation::GenerationError;
 use crate::models::{Codec, ModelCodec};
 
 /// Changes whenever the words or the order below change, so that answers made before and after can be told apart.
-const LAYOUT: &str = "examples-best-passage-last-then-question-3";
+const LAYOUT: &str = "examples-best-passage-last-then-question-4";
 /// Stands before the question, after the passages.
 const QUESTION: &str = "Question:";
 
@@ -81,7 +81,7 @@ impl PromptBuilder {
     }
 
     /// Builds the prompt: what does not fit is cut, first passages from the last to the second, then history from the
-    /// oldest, then the first passage; never the question.
+    /// oldest, then the examples, then the first passage; never the question.
     ///
     /// # Errors
     /// When the question alone does not fit the model's context, or the chat template can not be rendered.

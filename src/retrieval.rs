@@ -27,7 +27,7 @@ pub use analysis::terms_alike;
 pub use conversation::contextual_query;
 pub use encoder::SentenceEncoder;
 pub use evidence::Features;
-pub use folders::{SyncProgress, SyncReport};
+pub use folders::{SyncProgress, SyncReport, is_watched};
 pub use library::{Library, Stats};
 pub use watch::{Watcher, watch};
 

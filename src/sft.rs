@@ -206,8 +206,7 @@ fn first(decoder: &Decoder, (settings, folder): (&Settings, &Path)) -> Result<Ad
         let problem = format!("its rank is {} and its alpha {}, not as set", shape.rank, shape.alpha);
         return Err(NnError::Checkpoint { path: start.display().to_string(), problem });
     }
-    // The same values; dropout is this training's.
-    found.shaped(wanted)
+    Ok(found.with_dropout(wanted.dropout))
 }
 
 /// Mean negative log-likelihood of completions (nats a token); `None` without examples.

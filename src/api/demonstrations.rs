@@ -5,8 +5,8 @@ use actix_web::{HttpResponse, web};
 use serde::Deserialize;
 
 use crate::domain::{
-    AccessLabel, Demonstration, DemonstrationId, DemonstrationSource, DemonstrationStatus, Groups, Identity,
-    Message, now,
+    AccessLabel, AnswerId, Demonstration, DemonstrationId, DemonstrationSource, DemonstrationStatus, Groups,
+    Identity, Message, now,
 };
 use crate::error::Error;
 
@@ -33,6 +33,9 @@ pub(super) struct DemonstrationBody {
     passages: Option<Vec<String>>,
     /// Whether it may be learnt from. Default `approved`.
     status: Option<DemonstrationStatus>,
+    /// The answer it is better than, when one is written anew: who may see that answer may see it, it is grounded in the
+    /// same passages unless `passages` says otherwise, and the two are a preference pair.
+    corrects: Option<String>,
 }
 
 /// Which demonstrations to list.
@@ -56,7 +59,19 @@ pub(super) async fn create(
     context: web::Data<Context>,
     Json(body): Json<DemonstrationBody>,
 ) -> Result<HttpResponse, Error> {
+    let corrected = match &body.corrects {
+        Some(id) => {
+            let answer = context.ledger.answer(&AnswerId::from_wire(id)).await?;
+            let visible = answer.filter(|answer| answer.access.permits(curator.0.visible_groups()));
+            Some(visible.ok_or_else(|| Error::not_found("the answer that `corrects` names"))?)
+        }
+        None => None,
+    };
     let demonstration = body.into_demonstration(None, &curator.0)?;
+    let demonstration = match corrected {
+        Some(answer) => demonstration.correcting(&answer),
+        None => demonstration,
+    };
     context.ledger.put_demonstration(&demonstration).await?;
     Ok(HttpResponse::build(StatusCode::CREATED).json(demonstration))
 }
@@ -97,6 +112,9 @@ pub(super) async fn put(
     Json(body): Json<DemonstrationBody>,
 ) -> Result<web::Json<Demonstration>, Error> {
     let old = find(&context, &curator.0, &id).await?;
+    if body.corrects.as_deref().is_some_and(|id| old.corrects.as_ref().map(AnswerId::as_str) != Some(id)) {
+        return Err(Error::invalid("corrects", "corrects can not be changed; write another demonstration"));
+    }
     let demonstration = body.into_demonstration(Some(old), &curator.0)?;
     context.ledger.put_demonstration(&demonstration).await?;
     Ok(web::Json(demonstration))
@@ -145,7 +163,7 @@ impl DemonstrationBody {
     /// The demonstration this body asks for: a new one, or `old` with other content. Where it came from, who wrote it
     /// and what it was grounded in stay.
     fn into_demonstration(self, old: Option<Demonstration>, who: &Identity) -> Result<Demonstration, Error> {
-        let Self { prompt, response, messages, groups, passages, status } = self;
+        let Self { prompt, response, messages, groups, passages, status, corrects: _ } = self;
         let messages = whole_conversation(prompt, messages)?;
         if response.trim().is_empty() {
             return Err(Error::invalid("response", "response is empty"));

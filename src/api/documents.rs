@@ -1,6 +1,7 @@
 //! How do documents get into the knowledge base, and out of it?
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
@@ -8,11 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{DocumentId, Groups, Identity};
 use crate::error::{Error, ErrorCode};
-use crate::retrieval::{Document, Format, Library, PutOutcome, StoredDocument};
+use crate::retrieval::{Document, Format, PutOutcome, StoredDocument, is_watched};
 
 use super::Context;
 use super::blocking::blocking;
-use super::error::{ErrorBody, log};
+use super::error::ErrorBody;
 use super::extract::{Curator, LargeJson, Query};
 use super::render::to_html;
 use super::wire::{List, PageQuery, paging};
@@ -45,7 +46,8 @@ pub(super) struct DocumentBody {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct PutQuery {
-    /// Whether to answer only when the document can be found. Default true.
+    /// Whether to say what happened. Default true. Either way the document is durable and can be found when the answer
+    /// comes, and what is wrong with it is told.
     refresh: Option<bool>,
 }
 
@@ -67,6 +69,8 @@ pub(super) struct DocumentView {
     document: StoredDocument,
     /// Its text as sanitised HTML.
     html: String,
+    /// Whether it is kept in step with a folder that this server watches: it is changed and deleted there.
+    watched: bool,
 }
 
 /// What deleting did.
@@ -102,10 +106,12 @@ pub(super) async fn get(
     id: web::Path<String>,
 ) -> Result<web::Json<DocumentView>, Error> {
     let id = DocumentId::parse(&id)?;
-    let found = blocking(move || context.library.document(&id, curator.0.visible_groups())).await?;
+    let library = Arc::clone(&context.library);
+    let found = blocking(move || library.document(&id, curator.0.visible_groups())).await?;
     let document = found.ok_or_else(|| Error::not_found("the document"))?;
     let html = to_html(document.text.as_deref().unwrap_or_default(), document.format);
-    Ok(web::Json(DocumentView { document, html }))
+    let watched = is_watched(&context.config.docs, &document.source);
+    Ok(web::Json(DocumentView { document, html, watched }))
 }
 
 /// Adds or replaces a document; it can be found when this returns.
@@ -113,7 +119,7 @@ pub(super) async fn get(
     request_body = DocumentBody,
     responses((status = 200, description = "Replaced, or unchanged", body = PutResult),
         (status = 201, description = "New", body = PutResult),
-        (status = 202, description = "With `refresh=false`: it will be found soon", body = PutResult),
+        (status = 202, description = "With `refresh=false`", body = PutResult),
         (status = "4XX", body = ErrorBody)))]
 pub(super) async fn put(
     curator: Curator,
@@ -124,12 +130,10 @@ pub(super) async fn put(
     let (id, Query(PutQuery { refresh })) = target;
     let document = body.into_document(DocumentId::parse(&id)?)?;
     let id = document.id.clone();
-    let work = async move { blocking(move || put_if_allowed(&context.library, &curator.0, &document)).await };
+    let outcome = blocking(move || put_if_allowed(&context, &curator.0, &document)).await?;
     if refresh == Some(false) {
-        tokio::spawn(async move { work.await.inspect_err(log) });
         return Ok(HttpResponse::Accepted().json(PutResult { id, outcome: None }));
     }
-    let outcome = work.await?;
     let status = if outcome == PutOutcome::Created { StatusCode::CREATED } else { StatusCode::OK };
     Ok(HttpResponse::build(status).json(PutResult { id, outcome: Some(outcome) }))
 }
@@ -145,10 +149,9 @@ pub(super) async fn delete(
     let id = DocumentId::parse(&id)?;
     let deleted = Deleted { id: id.to_string(), deleted: true };
     blocking(move || {
-        context
-            .library
-            .document(&id, curator.0.visible_groups())?
-            .ok_or_else(|| Error::not_found("the document"))?;
+        let document = context.library.document(&id, curator.0.visible_groups())?;
+        let document = document.ok_or_else(|| Error::not_found("the document"))?;
+        check_owner(&context, &document)?;
         context.library.remove(&id).map_err(Error::from)
     })
     .await?;
@@ -156,15 +159,29 @@ pub(super) async fn delete(
 }
 
 /// A document that the curator may not see may not be replaced either: that would lift its restriction.
-fn put_if_allowed(library: &Library, who: &Identity, document: &Document) -> Result<PutOutcome, Error> {
-    let exists = |groups| library.document(&document.id, groups).map(|found| found.is_some());
-    if who.visible_groups().is_some() && exists(None)? && !exists(who.visible_groups())? {
-        return Err(Error::new(
-            ErrorCode::Forbidden,
-            "a document with this id belongs to groups you are not in",
-        ));
+fn put_if_allowed(context: &Context, who: &Identity, document: &Document) -> Result<PutOutcome, Error> {
+    let library = &context.library;
+    if let Some(old) = library.document(&document.id, None)? {
+        if library.document(&document.id, who.visible_groups())?.is_none() {
+            return Err(Error::new(
+                ErrorCode::Forbidden,
+                "a document with this id belongs to groups you are not in",
+            ));
+        }
+        check_owner(context, &old)?;
     }
     Ok(library.put(document)?)
+}
+
+/// A page of a folder that this server watches is changed in the folder: a change made here would part it from its file,
+/// whose later restriction or deletion would then be ignored.
+fn check_owner(context: &Context, document: &StoredDocument) -> Result<(), Error> {
+    if !is_watched(&context.config.docs, &document.source) {
+        return Ok(());
+    }
+    let problem =
+        format!("this page is kept in step with {}; change or delete its file there", document.source);
+    Err(Error::new(ErrorCode::Conflict, problem))
 }
 
 impl DocumentBody {

@@ -3,7 +3,7 @@
 use std::future::{Ready, ready};
 
 use actix_web::dev::Payload;
-use actix_web::http::header::{self, HeaderMap};
+use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use actix_web::{FromRequest, HttpRequest, web};
 use futures::future::LocalBoxFuture;
 use futures::{FutureExt, StreamExt};
@@ -61,11 +61,13 @@ person!(
 async fn authorise(request: &HttpRequest, role: Role, scope: Scope) -> Result<Identity, Error> {
     let context = context(request)?;
     let proxy = &context.config.access.proxy;
-    let text = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let sent = |name: &str| request.headers().get(name);
+    let text = |name: &str| sent(name).and_then(|value| value.to_str().ok());
+    let bytes = |name: &str| sent(name).map(HeaderValue::as_bytes);
     let credentials = Credentials {
         authorization: text("authorization"),
-        proxy_user: text(&proxy.user_header),
-        proxy_groups: text(&proxy.groups_header),
+        proxy_user: bytes(&proxy.user_header),
+        proxy_groups: bytes(&proxy.groups_header),
         forwarded_host: text("x-forwarded-host"),
         host: text("host"),
         // An origin that is no text is no origin we know.

@@ -16,6 +16,8 @@ const NEAR_THE_BEST: f32 = 0.9;
 #[derive(Debug)]
 pub(super) struct MarkFilter {
     passages: usize,
+    /// Whether brackets are no marks but text: `xs[0]` in an answer for which nothing was looked up.
+    literal: bool,
     /// Text that may still turn out to be a mark, with the white space before it.
     held: String,
     /// Valid numbers, in the order they first came.
@@ -23,13 +25,30 @@ pub(super) struct MarkFilter {
     /// Marks that named no passage.
     pub(super) invalid: u64,
     begun: bool,
+    /// Digits since a bracket that was shown as text, when there is nothing else since: `[0` of `[0[9]]`, which a bracket
+    /// after the dropped mark would make a mark of.
+    open: Option<usize>,
     /// The answer has ended with a mark; whatever else is added is left out.
     pub(super) ended: bool,
 }
 
 impl MarkFilter {
     pub(super) fn new(passages: usize) -> Self {
-        Self { passages, held: String::new(), cited: Vec::new(), invalid: 0, begun: false, ended: false }
+        Self {
+            passages,
+            literal: false,
+            held: String::new(),
+            cited: Vec::new(),
+            invalid: 0,
+            begun: false,
+            open: None,
+            ended: false,
+        }
+    }
+
+    /// For an answer that was asked for without passages: brackets in it are its own.
+    pub(super) fn literal() -> Self {
+        Self { literal: true, ..Self::new(0) }
     }
 
     /// Adds text; returns what can be shown now. White space at the answer's beginning is dropped.
@@ -49,9 +68,9 @@ impl MarkFilter {
                     self.held.push(c);
                     self.close(&mut shown);
                 }
-                '[' => {
+                '[' if !self.literal => {
                     if in_mark {
-                        shown.push_str(&std::mem::take(&mut self.held));
+                        self.show_held(&mut shown);
                     }
                     self.held.push(c);
                 }
@@ -63,12 +82,32 @@ impl MarkFilter {
                 }
                 c if c.is_whitespace() && !in_mark => self.held.push(c),
                 c => {
-                    shown.push_str(&std::mem::take(&mut self.held));
-                    shown.push(c);
+                    self.show_held(&mut shown);
+                    self.show(c, &mut shown);
                 }
             }
         }
         shown
+    }
+
+    fn show_held(&mut self, shown: &mut String) {
+        for c in std::mem::take(&mut self.held).chars() {
+            self.show(c, shown);
+        }
+    }
+
+    /// Shows a character of the text, unless it would close what looks like a mark.
+    fn show(&mut self, c: char, shown: &mut String) {
+        let mark = self.open.filter(|digits| c == ']' && (1..LONGEST_MARK).contains(digits));
+        self.open = match (c, self.open) {
+            ('[', _) if !self.literal => Some(0),
+            (c, Some(digits)) if c.is_ascii_digit() => Some(digits + 1),
+            _ => None,
+        };
+        match mark {
+            Some(_) => self.invalid += 1,
+            None => shown.push(c),
+        }
     }
 
     /// The answer has ended: an unfinished mark is ordinary text; white space at the end is dropped.
@@ -84,7 +123,8 @@ impl MarkFilter {
         let inside = held.trim_start().trim_start_matches('[').trim_end_matches(']');
         let numbers: Vec<&str> = inside.split(',').map(str::trim).collect();
         if numbers.iter().any(|n| n.is_empty() || !n.bytes().all(|b| b.is_ascii_digit())) {
-            shown.push_str(&held);
+            self.held = held;
+            self.show_held(shown);
             return;
         }
         self.ended = space.contains('\n');
@@ -92,6 +132,7 @@ impl MarkFilter {
         for number in numbers {
             match number.parse::<usize>() {
                 Ok(n) if (1..=self.passages).contains(&n) => {
+                    self.open = None;
                     shown.push_str(space.take().unwrap_or_default());
                     shown.push('[');
                     shown.push_str(&n.to_string());
@@ -195,6 +236,23 @@ mod tests {
         assert_eq!(filter("On floor 3 [1]. Also [7].", 2), ("On floor 3 [1]. Also.".into(), vec![1], 1));
         assert_eq!(filter("Both [1, 2] and [2,9]", 2), ("Both [1][2] and [2]".into(), vec![1, 2], 1));
         assert_eq!(filter("[0] zero", 2), (" zero".into(), vec![], 1));
+    }
+
+    #[test]
+    fn what_is_left_around_a_dropped_mark_is_no_mark() {
+        assert_eq!(filter("[0[0]]", 0), ("[0".into(), vec![], 2));
+        assert_eq!(filter("[1[9]2] and [2]", 3), ("[12 and [2]".into(), vec![2], 2));
+        assert_eq!(filter("[1[2]]", 3), ("[1[2]]".into(), vec![2], 0));
+    }
+
+    #[test]
+    fn brackets_of_an_answer_without_passages_are_its_own() {
+        let mut filter = MarkFilter::literal();
+        let mut shown = filter.push(" xs[0] of [\n[1, 2],\n[3]]");
+        shown.push_str(&filter.push("\n[1] x \n"));
+        shown.push_str(&filter.finish());
+        assert_eq!(shown, "xs[0] of [\n[1, 2],\n[3]]\n[1] x");
+        assert_eq!((filter.cited.len(), filter.invalid, filter.ended), (0, 0, false));
     }
 
     #[test]

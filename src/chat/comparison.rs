@@ -31,7 +31,7 @@ pub async fn compare(
     let rival = rival.and_then(|id| chat.slot.lease(Some(&id)).ok());
     let comparing = Arc::clone(chat);
     Ok(turn::in_background(chat, move |reader| async move {
-        let _permit = ticket.wait().await?;
+        let _permit = turn::place(ticket, &reader).await?;
         let found = turn::retrieve(&comparing, &turn).await?;
         if refusal::refusal(&comparing, &turn, &found).is_some() {
             return Err(Error::new(
@@ -90,9 +90,11 @@ impl<'a> Pair<'a> {
         ComparisonEvent::Started { id: self.id.clone(), left, right }
     }
 
-    /// Whether there is something to choose by.
+    /// Whether there is something to choose by. Not while two generations are compared: each says one of the two.
     async fn may_choose(&self) -> bool {
-        self.chat.config.comparisons.candidates > 2 && matches!(self.chat.scorer.active().await, Ok(Some(_)))
+        let same = self.left.lease.generator().id() == self.right.lease.generator().id();
+        same && self.chat.config.comparisons.candidates > 2
+            && matches!(self.chat.scorer.active().await, Ok(Some(_)))
     }
 
     /// Draws several answers and offers the two of which the reward model knows least which one is liked: from that

@@ -67,12 +67,17 @@ impl<'a> Drafting<'a> {
         if !prompt.passages.is_empty() {
             stops.push(crate::prompt::repetition());
         }
+        let marks = if turn.question.retrieve == Some(false) {
+            MarkFilter::literal()
+        } else {
+            MarkFilter::new(prompt.passages.len())
+        };
         Self {
             chat,
             turn,
             request: GenerateRequest { prompt: prompt.tokens, sampling: turn.sampling.clone(), top_logprobs },
             stops: StopFilter::new(&stops),
-            marks: MarkFilter::new(prompt.passages.len()),
+            marks,
             unsent: Vec::new(),
             last_token: Instant::now(),
             draft: Draft {

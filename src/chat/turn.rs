@@ -9,12 +9,13 @@ use tokio::sync::mpsc;
 
 use super::citations::Answered;
 use super::drafting::Draft;
-use super::{Chat, Question, Started, citations};
+use super::{Chat, Question, Started, citations, quoted};
+use crate::admission::{Permit, Ticket};
 use crate::domain::{
     AccessLabel, AnswerId, AnswerRecord, Author, ComparisonId, FinishReason, Identity, Millis, Passage,
     Sampling, Timing, now,
 };
-use crate::error::Error;
+use crate::error::{Error, ErrorCode};
 use crate::generation::Lease;
 use crate::prompt::{Prompt, PromptParts, references};
 use crate::retrieval::{SearchQuery, contextual_query};
@@ -39,6 +40,8 @@ pub(super) struct Retrieved {
     pub(super) passages: Vec<Passage>,
     pub(super) evidence: f32,
     pub(super) index_version: String,
+    /// Who may see what the conversation quotes of earlier answers.
+    quoted: AccessLabel,
     /// From the request's arrival to here.
     queued: Duration,
     took: Duration,
@@ -134,7 +137,7 @@ impl Turn {
             generation: lease.generator().id().clone(),
             template_hash: chat.prompts.template_hash().to_owned(),
             index_version: found.index_version.clone(),
-            access: AccessLabel::of(used.map(|passage| &passage.groups)),
+            access: AccessLabel::of(used.map(|passage| &passage.groups).chain(found.quoted.clauses())),
             passages: draft.passages,
             citations,
             sampling: self.sampling.clone(),
@@ -177,9 +180,18 @@ fn observe(chat: &Chat, record: &AnswerRecord, invalid_marks: u64) {
     }
 }
 
+/// Waits for a place, as long as somebody waits for the answer.
+pub(super) async fn place<E>(ticket: Ticket, reader: &Reader<E>) -> Result<Permit, Error> {
+    tokio::select! {
+        place = ticket.wait() => place,
+        () = reader.gone() => Err(Error::new(ErrorCode::Conflict, "the reader went away before its turn")),
+    }
+}
+
 /// Finds passages the asker may see; none when the caller wants an ungrounded answer.
 pub(super) async fn retrieve(chat: &Arc<Chat>, turn: &Turn) -> Result<Retrieved, Error> {
     let queued = turn.began.elapsed();
+    let quoted = quoted::access(chat.ledger.as_ref(), &turn.who.user, &turn.question.messages).await?;
     let began = Instant::now();
     let k = match turn.question.retrieve {
         Some(false) => 0,
@@ -191,6 +203,7 @@ pub(super) async fn retrieve(chat: &Arc<Chat>, turn: &Turn) -> Result<Retrieved,
             passages: vec![],
             evidence: 0.0,
             index_version,
+            quoted,
             queued,
             took: Duration::ZERO,
         });
@@ -205,7 +218,7 @@ pub(super) async fn retrieve(chat: &Arc<Chat>, turn: &Turn) -> Result<Retrieved,
     let outcome = if found.passages.is_empty() { "nothing" } else { "found" };
     chat.metrics.searches.with_label_values(&[outcome]).inc();
     let (passages, evidence, index_version) = (found.passages, found.evidence, found.index_version);
-    Ok(Retrieved { passages, evidence, index_version, queued, took })
+    Ok(Retrieved { passages, evidence, index_version, quoted, queued, took })
 }
 
 fn sampling(chat: &Chat, question: &Question) -> Result<Sampling, Error> {

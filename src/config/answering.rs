@@ -62,7 +62,8 @@ impl RetrievalConfig {
 pub struct PromptConfig {
     /// The company's name, for the instructions and the pages. Default "the company".
     pub company: String,
-    /// Most tokens of the rendered prompt. Passages are cut first, then history, never the question. Default 700.
+    /// Most tokens of the rendered prompt. The further passages are cut first, then history,
+    /// then the examples, the best passage last, and never the question. Default 700.
     pub max_tokens: usize,
     /// Example turns before the conversation, 0 to 2: small models answer better with them, each is about 100 tokens.
     /// Default 2.

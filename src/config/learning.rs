@@ -58,8 +58,8 @@ pub struct PolicyConfig {
     /// KL, is of the distribution at it.
     pub temperature: f64,
     /// Peak learning rate, above 0 and at most 0.1. Default 1.4e-3: with it the default model kept
-    /// what the best of four answers gains, within the target; with half of it, people liked it half as much better
-    /// (`benches/RESULTS.md`).
+    /// what the best of four answers gains, within the target; with half of it, the simulation's hidden judge liked it
+    /// half as much better, in runs with other votes (`benches/RESULTS.md`).
     pub learning_rate: f64,
     /// How much a nat away from the fine-tuned model costs at first, 0 to 10; it follows `target_kl`. Default 0.05.
     pub beta: f64,
@@ -103,6 +103,12 @@ impl Default for PolicyConfig {
 impl PolicyConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         in_range(self.problem())
+    }
+
+    /// Whether the policy learns from people's choices themselves, not only from a reward model that learnt from them.
+    #[must_use]
+    pub fn learns_from_choices(&self) -> bool {
+        matches!(self.algorithm.as_str(), "dpo" | "kto")
     }
 
     /// The first value that is out of range: its key, and the range.

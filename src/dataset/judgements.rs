@@ -144,8 +144,9 @@ impl Judgements {
 /// # Errors
 /// When the ledger fails.
 pub async fn take(ledger: &dyn Ledger, options: &Options) -> Result<Judgements> {
-    let pairs: Vec<PreferenceRow> = signals::preferences(ledger).try_collect().await?;
-    let thumbs: Vec<UnpairedRow> = signals::unpaired(ledger).try_collect().await?;
+    let except = &options.except_users;
+    let pairs: Vec<PreferenceRow> = signals::preferences_but(ledger, except).try_collect().await?;
+    let thumbs: Vec<UnpairedRow> = signals::unpaired_but(ledger, except).try_collect().await?;
     let all = pairs.into_iter().map(of_pair).chain(thumbs.into_iter().map(of_thumb));
     let mut rows: Vec<Judgement> = all.filter(|row| !options.leaves_out(user(row))).collect();
     // Oldest first, those for everybody before the others, so that no restricted row changes where another one goes.
@@ -324,6 +325,27 @@ mod tests {
         let except = Options { except_users: vec!["bob".into()], ..Options::default() };
         let without = take(&*h.ledger, &except).await.unwrap();
         assert_eq!((without.preferences().pairs.len(), without.preferences().thumbs.len()), (30, 0));
+    }
+
+    /// Neither as half of a pair, nor so that the other half is lost.
+    #[tokio::test]
+    async fn a_thumb_of_somebody_who_is_left_out_pairs_with_nobodys() {
+        let h = Harness::sqlite().await;
+        for (n, user, rating) in [(1, "ada", Rating::Up), (2, "bob", Rating::Down)] {
+            let messages = vec![Message::user("Where is parking?")];
+            let answer = AnswerRecord { messages, ..fixtures::answer(user, 1, n) };
+            h.ledger.record_answer(&answer).await.unwrap();
+            h.ledger.put_feedback(&fixtures::thumb(&answer.id, user, rating, 2)).await.unwrap();
+        }
+        let counts = async |except: &[&str]| {
+            let except_users = except.iter().map(|user| (*user).to_owned()).collect();
+            let options = Options { except_users, ..Options::default() };
+            let said = take(&*h.ledger, &options).await.unwrap().preferences();
+            (said.pairs.len(), said.thumbs.iter().map(|thumb| thumb.good).collect::<Vec<_>>())
+        };
+        assert_eq!(counts(&[]).await, (1, vec![]));
+        assert_eq!(counts(&["bob"]).await, (0, vec![true]));
+        assert_eq!(counts(&["ada"]).await, (0, vec![false]));
     }
 
     #[tokio::test]

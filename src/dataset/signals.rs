@@ -32,6 +32,11 @@ pub fn demonstrations(ledger: &dyn Ledger) -> Rows<'_, Sft> {
 /// Pairs: imported ones, votes for a side, approved corrections, and opposite thumbs. The stream fails when the ledger
 /// does, and then ends.
 pub fn preferences(ledger: &dyn Ledger) -> Rows<'_, Preference> {
+    preferences_but(ledger, &[])
+}
+
+/// As [`preferences`], where the thumbs of some people pair with nobody's.
+pub(super) fn preferences_but<'l>(ledger: &'l dyn Ledger, thumbs_of: &'l [String]) -> Rows<'l, Preference> {
     distinct(try_stream! {
         for await found in voted(ledger) {
             if let Some(row) = vote_row(found?) {
@@ -43,7 +48,7 @@ pub fn preferences(ledger: &dyn Ledger) -> Rows<'_, Preference> {
                 yield row;
             }
         }
-        for await judged in thumbs(ledger) {
+        for await judged in thumbs(ledger, thumbs_of) {
             if let Judged::Pair(row) = judged? {
                 yield row;
             }
@@ -59,9 +64,14 @@ pub fn preferences(ledger: &dyn Ledger) -> Rows<'_, Preference> {
 /// Single judged answers: thumbs that [`preferences`] does not pair, both sides of a vote "both are bad", and imported
 /// ones. The stream fails when the ledger does, and then ends.
 pub fn unpaired(ledger: &dyn Ledger) -> Rows<'_, Unpaired> {
+    unpaired_but(ledger, &[])
+}
+
+/// As [`unpaired`], beside [`preferences_but`].
+pub(super) fn unpaired_but<'l>(ledger: &'l dyn Ledger, thumbs_of: &'l [String]) -> Rows<'l, Unpaired> {
     distinct(
         try_stream! {
-            for await judged in thumbs(ledger) {
+            for await judged in thumbs(ledger, thumbs_of) {
                 if let Judged::Single(row) = judged? {
                     yield row;
                 }
@@ -259,12 +269,15 @@ enum Judged {
     Single(UnpairedRow),
 }
 
-/// Every thumb once: in a pair with an opposite thumb on the same prompt, or alone.
-fn thumbs(ledger: &dyn Ledger) -> BoxStream<'_, Result<Judged, LedgerError>> {
+/// Every thumb but those of some people once: in a pair with an opposite thumb on the same prompt, or alone.
+fn thumbs<'l>(ledger: &'l dyn Ledger, except: &'l [String]) -> BoxStream<'l, Result<Judged, LedgerError>> {
     try_stream! {
         let mut on_one_prompt: Vec<Thumb> = Vec::new();
         for await thumb in every(move |paging| async move { ledger.thumbs(&paging).await }) {
             let thumb: Thumb = thumb?;
+            if except.contains(&thumb.feedback.user) {
+                continue;
+            }
             if on_one_prompt.first().is_some_and(|first| first.prompt_key != thumb.prompt_key) {
                 for judged in matched(std::mem::take(&mut on_one_prompt)) {
                     yield judged;

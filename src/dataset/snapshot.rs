@@ -23,7 +23,7 @@ pub use asked::asked;
 pub use files::{from_file, load};
 pub(crate) use grounding::untitled;
 pub use grounding::{GroundedBy, Grounding};
-pub use splits::{Shares, Split, SplitBy};
+pub use splits::{Shares, Split, SplitBy, cluster};
 
 use super::{rows::SftRow, rows::Source, signals};
 use crate::{
@@ -309,7 +309,7 @@ fn example(row: SftRow, split: Split) -> Example {
 /// The passages of the answer a row corrects, as they stood in its prompt; `None` when it corrects none, or one that
 /// was a refusal or is forgotten.
 async fn corrected(ledger: &dyn Ledger, row: &SftRow) -> Result<Option<Vec<PassageRef>>> {
-    let (Source::Correction, Some(_), Some(id)) =
+    let (Source::Correction, Some(stored), Some(id)) =
         (row.origin.source, &row.context.passages, row.origin.ids.first())
     else {
         return Ok(None);
@@ -319,5 +319,7 @@ async fn corrected(ledger: &dyn Ledger, row: &SftRow) -> Result<Option<Vec<Passa
     else {
         return Ok(None);
     };
-    Ok(ledger.answer(&answer).await?.map(|answer| answer.passages))
+    let passages = ledger.answer(&answer).await?.map(|answer| answer.passages);
+    // Whoever wrote it may have named others.
+    Ok(passages.filter(|passages| passages.iter().map(|passage| &passage.text).eq(stored)))
 }

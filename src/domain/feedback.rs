@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AccessLabel, AnswerId, DemonstrationId, Groups, Message, Millis};
+use super::{AccessLabel, AnswerId, AnswerRecord, DemonstrationId, Groups, Message, Millis};
 
 /// A thumb.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
@@ -143,4 +143,21 @@ pub struct Demonstration {
     pub created: Millis,
     /// When it was last changed.
     pub updated: Millis,
+}
+
+impl Demonstration {
+    /// The same response as what should have been said instead of this answer: only who may see the answer may see it,
+    /// and it is grounded in the same passages unless it names its own. A refusal had none; for a better answer they are
+    /// retrieved when learning.
+    #[must_use]
+    pub fn correcting(self, answer: &AnswerRecord) -> Self {
+        let texts = || answer.passages.iter().map(|passage| passage.text.clone()).collect();
+        Self {
+            access: answer.access.clone(),
+            passages: self.passages.or_else(|| answer.grounded.then(texts)),
+            source: DemonstrationSource::Correction,
+            corrects: Some(answer.id.clone()),
+            ..self
+        }
+    }
 }

@@ -7,6 +7,8 @@
 //! which on the CPU never evicts (`prefix_cacher.rs` counts only what is on an accelerator): only the stable beginning
 //! of the prompt, sent once by `remember_prefix`, is kept.
 
+mod engine;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -15,10 +17,7 @@ use async_trait::async_trait;
 use candle_core::Tensor;
 use futures::StreamExt;
 use mistralrs::core::NormalRequest;
-use mistralrs::{
-    CustomLogitsProcessor, GgufModelBuilder, Model, Request, RequestMessage, Response, SamplingParams,
-    TextModelBuilder,
-};
+use mistralrs::{CustomLogitsProcessor, Model, Request, RequestMessage, Response, SamplingParams};
 use tokio::sync::mpsc;
 
 use super::detokenizer::Detokenizer;
@@ -26,7 +25,7 @@ use super::sampler::Sampler;
 use super::{Candidate, Event, GenerateRequest, GenerationError, Generator, Token, TokenStream};
 use crate::config::GenerationConfig;
 use crate::domain::{FinishReason, GenerationId, Message, Sampling};
-use crate::models::{BaseModel, Codec, ModelCodec, Weights};
+use crate::models::{BaseModel, Codec, ModelCodec};
 
 /// A generation served by the embedded engine.
 pub struct MistralGenerator {
@@ -53,21 +52,10 @@ impl MistralGenerator {
         config: &GenerationConfig,
     ) -> Result<Self, GenerationError> {
         let codec = model.codec()?;
-        let engine = match &model.weights {
-            Weights::Gguf(path) => {
-                let folder = path.parent().map(|p| p.display().to_string()).unwrap_or_default();
-                let file = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-                let builder = GgufModelBuilder::new(folder, vec![file]).with_max_num_seqs(config.max_running);
-                builder.with_prefix_cache_n(Some(config.prefix_cache)).build().await
-            }
-            Weights::Safetensors(folder) => {
-                let builder = TextModelBuilder::new(folder.display()).with_max_num_seqs(config.max_running);
-                builder.with_prefix_cache_n(Some(config.prefix_cache)).build().await
-            }
-        };
         let path = model.weights.path().display().to_string();
-        let engine =
-            engine.map_err(|error| GenerationError::Weights { path, problem: format!("{error:#}") })?;
+        let engine = engine::start(&model.weights, config)
+            .await
+            .map_err(|error| GenerationError::Weights { path, problem: format!("{error:#}") })?;
         Ok(Self { id, engine, model, codec })
     }
 

@@ -59,6 +59,7 @@ impl Work<'_> {
         candidate: Arc<Candidate>,
         (examined, learnt): (&Examined, Option<&Learnt>),
     ) -> Result<Manifest, ImproveError> {
+        self.go_on()?;
         self.report.progress("publish", 0, 1);
         let candidate = Arc::into_inner(candidate).ok_or(ImproveError::Shared)?;
         let Candidate { draft, merged, made, .. } = candidate;
@@ -81,7 +82,7 @@ impl Work<'_> {
             run: Some(self.run.id.to_string()),
             dataset: Some(dataset(material, learnt)),
             template: self.workshop.templates(),
-            access: material.access(),
+            access: material.access(learnt.and_then(|learnt| learnt.rewarding.as_deref())),
             serving_format: self.workshop.base.serving_format,
             merged_tensors: merged.changed,
             training,

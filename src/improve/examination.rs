@@ -5,12 +5,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::candidate::{Candidate, training_metrics};
+use super::judging::Rewarding;
 use super::material::{Material, Question};
-use super::rewarding::Rewarding;
 use super::verdict::{Compared, Contender, Verdict};
-use super::{ImproveError, Work, Workshop};
+use super::{ImproveError, Work, Workshop, write_whole};
 use crate::chat::Shown;
-use crate::domain::{ActiveRole, GenerationKind};
+use crate::domain::{ActiveRole, GenerationId, GenerationKind};
 use crate::evaluation::gate::Thresholds;
 use crate::evaluation::{Comparing, Comparison, HumanNll, Sample, metrics};
 use crate::jobs::Reporter;
@@ -20,6 +20,8 @@ use crate::sft;
 
 /// Answers drawn together: the matrix products reach most of their rate, the memory stays small.
 const TOGETHER: usize = 32;
+/// In a run's folder, the policy that its candidate is compared with.
+pub(super) const COMPARED: &str = "compared";
 /// Answers whose probabilities the server compares before it serves the generation.
 const PARITY_ANSWERS: usize = 8;
 
@@ -71,6 +73,8 @@ pub struct Examined {
     pub comparison: Option<Comparison>,
     /// What the gate says.
     pub verdict: Verdict,
+    /// The policy it was compared with.
+    pub compared: Option<GenerationId>,
     /// What an operator should know about it.
     pub remarks: Vec<String>,
     /// Probabilities of the new model's own answers.
@@ -128,7 +132,11 @@ impl Work<'_> {
         let (material, candidate, rewarding) =
             (Arc::clone(material), Arc::clone(candidate), rewarding.map(Arc::clone));
         let (workshop, report) = (self.workshop.clone(), self.report.clone());
-        let served = self.served().await?;
+        let rival = self.rival().await?;
+        let served = match &rival {
+            Some(id) => self.weights(id).await?,
+            None => None,
+        };
         let temperature = self.policy.temperature as f32;
         let examined = tokio::task::spawn_blocking(move || {
             let current = served.map_or_else(|| Ok(material.decoder.clone()), |path| Decoder::open(&path))?;
@@ -165,7 +173,7 @@ impl Work<'_> {
                 ..workshop.config.gate.clone()
             };
             let made = (&candidate.made, rewarding.as_deref());
-            let access = material.access();
+            let access = material.access(rewarding.as_deref());
             let verdict = compared.verdict(examining, made, (&access, &thresholds))?;
             let mut remarks = remarks(questions.len(), &candidate);
             if let Some(words) = &verdict.why {
@@ -176,6 +184,7 @@ impl Work<'_> {
                 comparison,
                 remarks,
                 verdict,
+                compared: rival,
                 parity: after.answers.parity,
                 training: training_metrics(&candidate.made.tuned),
             })
@@ -183,11 +192,23 @@ impl Work<'_> {
         examined.await?
     }
 
-    /// The weights of the served policy; `None` where that is the base model, or can not be compared with it.
-    async fn served(&self) -> Result<Option<std::path::PathBuf>, ImproveError> {
+    /// The policy that the candidate is compared with: the one that was active when this began, also after an
+    /// interruption.
+    async fn rival(&self) -> Result<Option<GenerationId>, ImproveError> {
+        let name = self.folder.join(COMPARED);
+        if let Ok(id) = std::fs::read_to_string(&name) {
+            return Ok(Some(GenerationId::from_wire(id.trim())));
+        }
+        let pointer = self.workshop.registry.pointer(ActiveRole::Policy).await?;
+        let Some(id) = pointer.map(|pointer| pointer.generation) else { return Ok(None) };
+        write_whole(&name, id.as_str().as_bytes())?;
+        Ok(Some(id))
+    }
+
+    /// The weights of a policy; `None` where that is the base model, or can not be compared with it.
+    async fn weights(&self, id: &GenerationId) -> Result<Option<std::path::PathBuf>, ImproveError> {
         let registry = &self.workshop.registry;
-        let Some(pointer) = registry.pointer(ActiveRole::Policy).await? else { return Ok(None) };
-        let manifest = registry.get(&pointer.generation).await?.manifest;
+        let manifest = registry.get(id).await?.manifest;
         if manifest.about.kind == GenerationKind::Base {
             return Ok(None);
         }

@@ -1,14 +1,17 @@
 //! What does a run learn from and what is it examined on, as tokens?
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::judging::{Rewarding, optimises};
 use super::{ImproveError, Work, Workshop, write_whole};
 use crate::chat::{self, Answered, Shown};
 use crate::config::Config;
 use crate::dataset::snapshot::{self, Example, Snapshot, Split};
 use crate::domain::{AccessLabel, Message, PassageRef, Stage};
+use crate::error::{ErrorCode, chain};
 use crate::nn::Decoder;
 use crate::prompt::{Demonstrated, PromptParts};
 use crate::retrieval::contextual_query;
@@ -87,6 +90,7 @@ impl Work<'_> {
     pub(super) async fn material(&self, snapshot: Snapshot) -> Result<Arc<Material>, ImproveError> {
         let workshop = self.workshop.clone();
         let asked = self.asked(&snapshot).await?;
+        let from_choices = self.policy.learns_from_choices();
         let material = tokio::task::spawn_blocking(move || {
             let held_out = snapshot.side(Split::HeldOut).take(MOST_QUESTIONS);
             let questions = questions(&workshop, held_out)?;
@@ -97,7 +101,11 @@ impl Work<'_> {
             };
             let (train, validation) = (tokens(&practice), tokens(&further));
             further.truncate(MOST_FURTHER);
-            let (kept, practised) = kept(&asked, MOST_FURTHER - further.len());
+            // What is learnt from people's choices on a question can not be examined on it.
+            let (asked, learnt): (Vec<&Example>, Vec<&Example>) =
+                asked.iter().partition(|row| !from_choices || !optimises(&snapshot::cluster(&row.messages)));
+            let (kept, practised) = kept(asked, MOST_FURTHER - further.len());
+            practice.extend(self::questions(&workshop, learnt)?);
             practice.extend(self::questions(&workshop, practised)?);
             further.extend(self::questions(&workshop, kept)?);
             let decoder = Decoder::open(workshop.base.trained_weights())?;
@@ -135,18 +143,24 @@ impl Work<'_> {
 }
 
 impl Material {
-    /// Who may see all that the policy was made from.
-    pub(super) fn access(&self) -> AccessLabel {
+    /// Who may see all that the policy was made from, with the judgements it was optimised by.
+    pub(super) fn access(&self, rewarding: Option<&Rewarding>) -> AccessLabel {
         let practised = self.practice.iter().map(|question| &question.example.access);
-        let all = practised.chain([&self.snapshot.summary().access]);
+        let judged = rewarding.map(|rewarding| &rewarding.judgements.summary().access);
+        let all = practised.chain([&self.snapshot.summary().access]).chain(judged);
         AccessLabel::of(all.flat_map(|access| access.clauses()))
+    }
+
+    /// The questions that the candidate is examined on, as [`snapshot::cluster`]s.
+    pub(super) fn examined(&self) -> HashSet<String> {
+        let all = self.questions.iter().chain(&self.further);
+        all.map(|question| snapshot::cluster(&question.example.messages)).collect()
     }
 }
 
 /// The asked questions that are kept to compare policies on, at most `room`, and those that are practised on: by a hash
 /// of their words, so that neither the newest nor the oldest are preferred.
-fn kept(asked: &[Example], room: usize) -> (Vec<&Example>, Vec<&Example>) {
-    let mut asked: Vec<&Example> = asked.iter().collect();
+fn kept(mut asked: Vec<&Example>, room: usize) -> (Vec<&Example>, Vec<&Example>) {
     asked.sort_by_cached_key(|row| {
         let words = row.messages.last().map_or("", |message| message.content.as_str());
         <[u8; 32]>::from(Sha256::digest(format!("attune kept\0{}", words.trim().to_lowercase())))
@@ -155,7 +169,8 @@ fn kept(asked: &[Example], room: usize) -> (Vec<&Example>, Vec<&Example>) {
     (asked, practised)
 }
 
-/// Rows as questions, in their order.
+/// Rows as questions, in their order. A row whose question alone is longer than the model's context is left out, and
+/// named in the log: no model can be asked it.
 ///
 /// # Errors
 /// When a prompt can not be built.
@@ -163,7 +178,20 @@ pub fn questions<'r>(
     workshop: &Workshop,
     rows: impl IntoIterator<Item = &'r Example>,
 ) -> Result<Vec<Question>, ImproveError> {
-    rows.into_iter().map(|row| question(workshop, row)).collect()
+    rows.into_iter().filter_map(|row| fitting(&row.id, question(workshop, row)).transpose()).collect()
+}
+
+/// What was made of a row; `None`, and a line in the log, where its question is longer than the model's context.
+pub(super) fn fitting<T>(row: &str, made: Result<T, ImproveError>) -> Result<Option<T>, ImproveError> {
+    match made {
+        Err(ImproveError::Prompt(error))
+            if error.code == ErrorCode::InvalidRequest && error.param.as_deref() == Some("messages") =>
+        {
+            tracing::warn!(row, error = %chain(&error), "left out");
+            Ok(None)
+        }
+        other => other.map(Some),
+    }
 }
 
 /// A row as a question.

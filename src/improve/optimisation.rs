@@ -2,11 +2,12 @@
 //! likes better than its others become likelier.
 
 use std::cell::Cell;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::material::{Material, Question, demonstrated};
-use super::rewarding::{Rewarding, optimises};
+use super::judging::{Rewarding, optimises};
+use super::material::{Material, Question, demonstrated, fitting};
 use super::{ImproveError, Work, Workshop};
 use crate::chat::Shown;
 use crate::config::PolicyConfig;
@@ -139,7 +140,7 @@ impl<'a> Practice<'a> {
         agreement: f64,
     ) -> Result<Self, ImproveError> {
         let prompt = |question: &Question| policy::Prompt { tokens: question.tokens.prompt.clone() };
-        let (pairs, judged) = preferences(workshop, rewarding)?;
+        let (pairs, judged) = preferences(workshop, (rewarding, &material.examined()))?;
         Ok(Self {
             workshop,
             rewarding,
@@ -220,22 +221,28 @@ fn apart(judged: &[(usize, Worth)], part: impl Fn(&Worth) -> f64) -> f64 {
 }
 
 /// Choices and thumbs as tokens, with the prompts that chat would use; only those on questions that the policy may learn
-/// from.
+/// from and is not examined on.
 fn preferences(
     workshop: &Workshop,
-    rewarding: &Rewarding,
+    (rewarding, examined): (&Rewarding, &HashSet<String>),
 ) -> Result<(Vec<TokenPair>, Vec<TokenJudged>), ImproveError> {
     let example = |messages: &[crate::domain::Message], passages: &[String], answer: &str| {
         let passages = crate::dataset::snapshot::untitled(passages.to_vec());
         let made = demonstrated(workshop, (messages, &passages), answer)?;
         Ok::<_, ImproveError>((made.prompt.tokens.to_vec(), made.completion))
     };
+    let learns = |cluster: &str| optimises(cluster) && !examined.contains(cluster);
     let (mut pairs, mut judged) = (Vec::new(), Vec::new());
     for row in rewarding.judgements.rows() {
         match &row.signal {
-            Signal::Pair(pair) if !pair.held_out && !pair.is_tie() && optimises(&pair.cluster) => {
-                let (prompt, chosen) = example(&pair.conversation, &pair.passages, &pair.chosen)?;
-                let (_, rejected) = example(&pair.conversation, &pair.passages, &pair.rejected)?;
+            Signal::Pair(pair) if !pair.held_out && !pair.is_tie() && learns(&pair.cluster) => {
+                let made =
+                    |answer: &str| fitting(&pair.id, example(&pair.conversation, &pair.passages, answer));
+                let (Some((prompt, chosen)), Some((_, rejected))) =
+                    (made(&pair.chosen)?, made(&pair.rejected)?)
+                else {
+                    continue;
+                };
                 judged.push(TokenJudged { prompt: prompt.clone(), completion: chosen.clone(), label: true });
                 judged.push(TokenJudged {
                     prompt: prompt.clone(),
@@ -244,9 +251,11 @@ fn preferences(
                 });
                 pairs.push(TokenPair { prompt, chosen, rejected });
             }
-            Signal::Thumb(thumb) if !thumb.held_out && optimises(&thumb.cluster) => {
-                let (prompt, completion) = example(&thumb.conversation, &thumb.passages, &thumb.answer)?;
-                judged.push(TokenJudged { prompt, completion, label: thumb.good });
+            Signal::Thumb(thumb) if !thumb.held_out && learns(&thumb.cluster) => {
+                let made = example(&thumb.conversation, &thumb.passages, &thumb.answer);
+                if let Some((prompt, completion)) = fitting(&thumb.id, made)? {
+                    judged.push(TokenJudged { prompt, completion, label: thumb.good });
+                }
             }
             Signal::Pair(_) | Signal::Thumb(_) => {}
         }

@@ -1,79 +1,24 @@
 //! What do people like, as a model? Trained on their choices, published, and used at once if it is good enough.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
 use super::candidate::write_reports;
-use super::{ImproveError, Question, Work, io, write_whole};
+use super::judging::Rewarding;
+use super::{ImproveError, Work, io, write_whole};
 use crate::dataset::judgements::{self, Judgements};
 use crate::domain::{ActiveRole, GenerationId, GenerationKind, Outcome, Stage, Verdict, now};
 use crate::evaluation::gate::RewardModelScores;
 use crate::nn::Decoder;
 use crate::registry::{About, BaseRef, DatasetRef, REWARD_HEAD};
 use crate::reward::{
-    self, Backbone, Compared, Drift, Extractor, Item, Pair, Preferences, Read, Report, RewardModel, Score,
-    Trained,
+    self, Backbone, Compared, Drift, Extractor, Pair, Preferences, Report, RewardModel, Trained,
 };
 
 /// Newest held-out choices on which a new reward model is compared with the old one.
 const NEWEST: usize = 200;
-/// Of two halves of the questions, the policy is optimised by what one says and judged by what the other says.
-const PARTS: u8 = 2;
-/// Share of the choices that a reward model needs at all which each half must have: a little less than a half, since
-/// questions fall by chance.
-const PART_OF_ENOUGH: f64 = 0.4;
-/// Minutes the judge may take: enough for the rung of features.
-const JUDGE_MINUTES: f64 = 2.0;
-
-/// What the policy is optimised by.
-pub(super) struct Rewarding {
-    /// What reads answers.
-    pub(super) extractor: Extractor,
-    /// What the policy is optimised by: learnt from half of the questions.
-    pub(super) model: RewardModel,
-    /// What says whether it became better: learnt from the other half, with another seed.
-    pub(super) judge: RewardModel,
-    /// How good the served one is, for the gate.
-    pub(super) scores: RewardModelScores,
-    /// The judgements themselves.
-    pub(super) judgements: Judgements,
-}
-
-impl Rewarding {
-    /// What a reward model says of answers to questions; `None` of one that says nothing, which can not be scored.
-    pub(super) fn score(
-        &self,
-        model: &RewardModel,
-        answers: &[(&Question, &str)],
-    ) -> Result<Vec<Option<Score>>, ImproveError> {
-        let read = self.read(model, answers)?;
-        Ok(read.iter().map(|read| read.as_ref().map(|read| model.score_of(read))).collect())
-    }
-
-    /// Answers to questions as a reward model reads them; `None` of one that says nothing.
-    pub(super) fn read(
-        &self,
-        model: &RewardModel,
-        answers: &[(&Question, &str)],
-    ) -> Result<Vec<Option<Read>>, ImproveError> {
-        let says = |text: &str| !text.trim().is_empty();
-        let passages: Vec<Vec<String>> =
-            answers.iter().map(|(question, _)| question.passage_texts()).collect();
-        let said = answers.iter().zip(&passages).filter(|((_, text), _)| says(text));
-        let items: Vec<Item<'_>> = said
-            .map(|((question, text), passages)| Item {
-                conversation: &question.example.messages,
-                passages,
-                answer: text,
-            })
-            .collect();
-        let mut read = model.read(&self.extractor, &items)?.into_iter();
-        Ok(answers.iter().map(|(_, text)| if says(text) { read.next() } else { None }).collect())
-    }
-}
-
 /// What came of training a reward model.
 pub(super) struct Learnt {
     /// What the policy can be optimised by; `None` while there is too little to learn from.
@@ -90,12 +35,14 @@ pub(super) struct Learnt {
 
 impl Work<'_> {
     /// Trains the reward model on all choices and thumbs, publishes it, and makes it the active one when it is at least
-    /// as good as the one before; then the two that the policy is optimised and judged by.
+    /// as good as the one before; then, with the model that is to be optimised, the two that the policy is optimised and
+    /// judged by.
     pub(super) async fn reward(&self, decoder: Option<Decoder>) -> Result<Learnt, ImproveError> {
+        let optimises = decoder.is_some();
         let judgements = self.judgements().await?;
         let extractor = self.extractor(decoder).await?;
         let preferences = judgements.preferences();
-        let trained = match self.train((&preferences, &extractor), |_| ()).await? {
+        let trained = match self.train("all", (&preferences, &extractor), |_| ()).await? {
             Ok(trained) => trained,
             Err(collecting) => return Ok(Learnt::collecting(collecting)),
         };
@@ -111,9 +58,12 @@ impl Work<'_> {
         if self.run.stage != Stage::Policy {
             self.publish_reward(&mut learnt, *trained, (&judgements, &extractor)).await?;
         }
-        if self.run.stage != Stage::Reward {
+        if optimises {
             match self.sides(judgements, (extractor, scores)).await? {
-                Ok(rewarding) => learnt.rewarding = Some(Arc::new(rewarding)),
+                Ok(rewarding) => {
+                    learnt.metrics.insert("halves".into(), json!(rewarding.halves));
+                    learnt.rewarding = Some(Arc::new(rewarding));
+                }
                 Err(half) => learnt.reasons.push(format!(
                     "the policy was not optimised: half of the questions have the weight of {:.0} choices, {:.0} are \
                      needed, so that one half can judge what the other taught",
@@ -150,10 +100,12 @@ impl Work<'_> {
         Ok(Extractor { encoder: self.workshop.encoder.clone(), backbone })
     }
 
-    /// Trains a reward model; `Err` says how far the collecting is. All of a run share a folder, so that no answer is
-    /// read twice.
-    async fn train(
+    /// Trains a reward model, or takes the one of this name that the run made before an interruption: what a rung costs,
+    /// and so which one is chosen, differs from time to time. `Err` says how far the collecting is. All of a run share a
+    /// folder, so that no answer is read twice.
+    pub(super) async fn train(
         &self,
+        name: &str,
         (preferences, extractor): (&Preferences, &Extractor),
         change: impl FnOnce(&mut reward::Settings),
     ) -> Result<Result<Box<Trained>, Collecting>, ImproveError> {
@@ -168,6 +120,10 @@ impl Work<'_> {
         change(&mut settings);
         let folder = self.folder.join("reward");
         std::fs::create_dir_all(&folder).map_err(io(&folder))?;
+        let kept = Kept::new(&folder, name);
+        if let Some(trained) = kept.load()? {
+            return Ok(Ok(trained));
+        }
         let (preferences, extractor) = (preferences.clone(), extractor.clone());
         let report = self.report.clone();
         let training = tokio::task::spawn_blocking(move || {
@@ -177,7 +133,10 @@ impl Work<'_> {
             })
         });
         Ok(match training.await?? {
-            reward::Outcome::Trained(trained) => Ok(trained),
+            reward::Outcome::Trained(trained) => {
+                kept.save(&trained)?;
+                Ok(trained)
+            }
             reward::Outcome::Collecting { effective_pairs, needed } => {
                 Err(Collecting { effective_pairs, needed })
             }
@@ -190,12 +149,17 @@ impl Work<'_> {
         trained: Trained,
         (judgements, extractor): (&Judgements, &Extractor),
     ) -> Result<(), ImproveError> {
+        self.go_on()?;
         self.report.progress("publish reward", 0, 1);
         let registry = &self.workshop.registry;
         let active = registry.pointer(ActiveRole::Reward).await?.map(|pointer| pointer.generation);
         let accepted = self.accepted(active.as_ref(), (&trained, judgements, extractor)).await?;
-        let Accepted { reasons, remarks, drift } = accepted;
+        let Accepted { mut reasons, remarks, drift } = accepted;
         let access = judgements.summary().access.clone();
+        let (gate, registry_config) = (&self.workshop.config.gate, &self.workshop.config.registry);
+        if !access.is_public() && !gate.serve_restricted && !registry_config.serve_restricted {
+            reasons.push("it learnt from restricted pages, and everybody would be scored by it".into());
+        }
         let label = serde_json::to_value(&access).unwrap_or_default();
         let Trained { model, mut report } = trained;
         report.drift = drift;
@@ -276,32 +240,6 @@ impl Work<'_> {
         said.push(words);
         Ok(accepted)
     }
-
-    /// The two models the policy is optimised and judged by, which share no question; `Err` says how far the collecting
-    /// of the shorter half is.
-    async fn sides(
-        &self,
-        judgements: Judgements,
-        (extractor, scores): (Extractor, RewardModelScores),
-    ) -> Result<Result<Rewarding, Collecting>, ImproveError> {
-        let all = judgements.preferences();
-        let (optimising, judging) = (part(&all, optimises), part(&all, |cluster| !optimises(cluster)));
-        let enough = self.workshop.config.reward.enough * PART_OF_ENOUGH;
-        // The judge is the quicker one: what is short is known before the longer training.
-        let judge = self
-            .train((&judging, &extractor), |settings| {
-                settings.enough = enough;
-                settings.budget_minutes = settings.budget_minutes.min(JUDGE_MINUTES);
-                settings.seed = settings.seed.wrapping_add(1);
-            })
-            .await?;
-        let judge = match judge {
-            Ok(trained) => trained.model,
-            Err(collecting) => return Ok(Err(collecting)),
-        };
-        let model = self.train((&optimising, &extractor), |settings| settings.enough = enough).await?;
-        Ok(model.map(|trained| Rewarding { extractor, model: trained.model, judge, scores, judgements }))
-    }
 }
 
 /// Whether a reward model may take the place of the one before.
@@ -316,9 +254,9 @@ struct Accepted {
 }
 
 /// How far the collecting is.
-struct Collecting {
-    effective_pairs: f64,
-    needed: f64,
+pub(super) struct Collecting {
+    pub(super) effective_pairs: f64,
+    pub(super) needed: f64,
 }
 
 impl Learnt {
@@ -343,20 +281,6 @@ impl Learnt {
     }
 }
 
-/// Whether the policy may learn from what people said about a question; what they said about the others judges it. By a
-/// hash of the question.
-pub(super) fn optimises(cluster: &str) -> bool {
-    Sha256::digest(format!("attune judge\0{cluster}"))[0] % PARTS != 0
-}
-
-/// The signals on some questions.
-fn part(all: &Preferences, wanted: impl Fn(&str) -> bool) -> Preferences {
-    Preferences {
-        pairs: all.pairs.iter().filter(|pair| wanted(&pair.cluster)).cloned().collect(),
-        thumbs: all.thumbs.iter().filter(|thumb| wanted(&thumb.cluster)).cloned().collect(),
-    }
-}
-
 /// How good a reward model is on pairs it did not see: by cross-validation, which has the more pairs.
 fn scores_of(report: &Report) -> RewardModelScores {
     let measures = &report.cross_validated;
@@ -366,6 +290,35 @@ fn scores_of(report: &Report) -> RewardModelScores {
         right: measures.accuracy.right.floor() as u64,
         longer_chosen: longer.map_or(0, |group| group.accuracy.right.floor() as u64),
         calibration_error: measures.calibration.error,
+    }
+}
+
+/// Where a run keeps a reward model that it trained.
+struct Kept {
+    head: PathBuf,
+    /// Written last: with it, both are whole.
+    report: PathBuf,
+}
+
+impl Kept {
+    fn new(folder: &Path, name: &str) -> Self {
+        Self { head: folder.join(format!("{name}.safetensors")), report: folder.join(format!("{name}.json")) }
+    }
+
+    fn load(&self) -> Result<Option<Box<Trained>>, ImproveError> {
+        let Some(report) =
+            std::fs::read(&self.report).ok().and_then(|text| serde_json::from_slice(&text).ok())
+        else {
+            return Ok(None);
+        };
+        // One that this version can not read, after an upgrade, is made again.
+        let Ok(model) = RewardModel::load(&self.head) else { return Ok(None) };
+        Ok(Some(Box::new(Trained { model, report })))
+    }
+
+    fn save(&self, trained: &Trained) -> Result<(), ImproveError> {
+        trained.model.save(&self.head)?;
+        write_whole(&self.report, &serde_json::to_vec(&trained.report).unwrap_or_default())
     }
 }
 
@@ -398,36 +351,4 @@ fn dataset(judgements: &Judgements) -> DatasetRef {
     counts
         .extend(summary.by_source.iter().map(|(source, rows)| count(&super::candidate::name(source), *rows)));
     DatasetRef { sha256: judgements.hash().to_owned(), counts }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::Message;
-
-    #[test]
-    fn optimising_and_judging_share_no_question_and_miss_none() {
-        let pair = |n: usize| Pair {
-            id: n.to_string(),
-            cluster: format!("question {}", n / 2),
-            held_out: false,
-            conversation: vec![Message::user("?")],
-            passages: Vec::new(),
-            chosen: "a".into(),
-            rejected: "b".into(),
-            preference: 1.0,
-            margin: 0.0,
-            user: None,
-            source: "vote".into(),
-            created: 0,
-        };
-        let all = Preferences { pairs: (0..600).map(pair).collect(), thumbs: Vec::new() };
-        let (optimising, judging) = (part(&all, optimises), part(&all, |cluster| !optimises(cluster)));
-        assert_eq!(optimising.pairs.len() + judging.pairs.len(), 600);
-        // A half, within 4 standard errors of 300 questions.
-        assert!((230..370).contains(&judging.pairs.len()), "{}", judging.pairs.len());
-        let judged: std::collections::HashSet<&str> =
-            judging.pairs.iter().map(|pair| pair.cluster.as_str()).collect();
-        assert!(optimising.pairs.iter().all(|pair| !judged.contains(pair.cluster.as_str())));
-    }
 }

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::material::Material;
 use super::{ImproveError, Work, io, write_whole};
+use crate::domain::AccessLabel;
 use crate::jobs::Reporter;
 use crate::nn::{Adapter, Decoder};
 use crate::sft::{self, Trained};
@@ -15,6 +16,8 @@ use crate::sft::{self, Trained};
 const KEPT: usize = 3;
 /// In a fine-tuning's folder, the base model it is of.
 const BASE: &str = "base";
+/// In it, who may see the demonstrations it learnt from.
+const ACCESS: &str = "access.json";
 /// In it, touched whenever a run uses it.
 const USED: &str = "used";
 /// In a run's folder, the name of its fine-tuning's.
@@ -70,13 +73,16 @@ impl Work<'_> {
         let folder = all.join(&hex::encode(hash.finalize())[..16]);
         std::fs::create_dir_all(&folder).map_err(io(&folder))?;
         write_whole(&folder.join(BASE), base.as_bytes())?;
+        let access = serde_json::to_vec(&material.snapshot.summary().access).unwrap_or_default();
+        write_whole(&folder.join(ACCESS), &access)?;
         if let Some(start) = start {
             write_whole(&folder.join(sft::START), &start)?;
         }
         Ok(folder)
     }
 
-    /// The adapter's file of the newest earlier fine-tuning of this base model whose rank and alpha are this one's.
+    /// The adapter's file of the newest earlier fine-tuning of this base model whose rank and alpha are this one's, and
+    /// which learnt from nothing restricted: what begins with it would know that too, whatever it learns from itself.
     fn newest_made(
         &self,
         decoder: &Decoder,
@@ -85,7 +91,7 @@ impl Work<'_> {
         for folder in newest_first(all).map_err(io(all))? {
             let path = folder.join(sft::MADE);
             let of_base = std::fs::read_to_string(folder.join(BASE)).is_ok_and(|found| found == base);
-            if !of_base || !path.is_file() {
+            if !of_base || !path.is_file() || !is_public(&folder) {
                 continue;
             }
             let (shape, wanted) = (Adapter::load(decoder, &path)?.shape(), self.settings.adapter);
@@ -97,6 +103,13 @@ impl Work<'_> {
         tracing::info!("there is no earlier fine-tuning to begin with: beginning from nothing");
         Ok(None)
     }
+}
+
+/// Whether a fine-tuning learnt from what everybody may see; one that does not say so may not have.
+fn is_public(folder: &Path) -> bool {
+    let access = std::fs::read(folder.join(ACCESS)).ok();
+    let access = access.and_then(|text| serde_json::from_slice::<AccessLabel>(&text).ok());
+    access.is_some_and(|access| access.is_public())
 }
 
 fn tell(report: &Reporter, step: &sft::Step) {
@@ -128,4 +141,23 @@ fn forget_all_but_newest(all: &Path, used: &Path) -> std::io::Result<()> {
     std::fs::write(used.join(USED), [])?;
     let others = newest_first(all)?.into_iter().filter(|path| path != used);
     others.skip(KEPT).try_for_each(std::fs::remove_dir_all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::Groups;
+
+    #[test]
+    fn only_what_says_that_it_is_public_is_begun_with() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_public(folder.path()));
+        let write = |access: &AccessLabel| {
+            std::fs::write(folder.path().join(ACCESS), serde_json::to_vec(access).unwrap()).unwrap();
+        };
+        write(&AccessLabel::of([&Groups::from(["hr".to_owned()])]));
+        assert!(!is_public(folder.path()));
+        write(&AccessLabel::default());
+        assert!(is_public(folder.path()));
+    }
 }

@@ -3,8 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::examination::{Answers, Examining, drawn};
+use super::judging::{Rewarding, scores};
 use super::optimisation::Made;
-use super::rewarding::Rewarding;
 use super::{ImproveError, Question};
 use crate::evaluation::gate::{Duel, Gains, Judgement, Method, Scores, Thresholds, decide};
 use crate::evaluation::statistics::mean;
@@ -28,7 +28,7 @@ pub struct Verdict {
     /// Figures for the run and the manifest.
     pub figures: Map<String, Value>,
     /// Why the judge likes the candidate's answers better or worse than the current policy's, in words; `None` without a
-    /// judge.
+    /// judge, or where one of the two says nothing to every question.
     pub why: Option<String>,
 }
 
@@ -81,7 +81,7 @@ impl Compared<'_> {
         let mut reasons = None;
         if let Some(rewarding) = rewarding {
             candidate.reward_model = Some(rewarding.scores);
-            reasons = Some(self.duel(&mut candidate, (examining, rewarding))?);
+            reasons = self.duel(&mut candidate, (examining, rewarding))?;
         }
         let judgement = decide(&current, &candidate, thresholds);
         let mut figures = figures(&candidate, made);
@@ -92,27 +92,25 @@ impl Compared<'_> {
     }
 
     /// Has the judge compare; gives why it likes the candidate's answers better or worse than the current policy's, on
-    /// questions to which both say something.
+    /// questions to which both say something; `None` where there is none.
     fn duel(
         &self,
         candidate: &mut Scores,
         (examining, rewarding): (Examining<'_>, &Rewarding),
-    ) -> Result<Vec<Reason>, ImproveError> {
+    ) -> Result<Option<Vec<Reason>>, ImproveError> {
         let judge = &rewarding.judge;
         let read = |of: &Contender| {
             let answers: Vec<(&Question, &str)> = self.questions().zip(of.texts()).collect();
             rewarding.read(judge, &answers)
         };
         let (after, before) = (read(self.candidate)?, read(self.current.1)?);
-        let said =
-            after.iter().zip(&before).filter_map(|(after, before)| after.as_ref().zip(before.as_ref()));
-        let reasons = judge.reasons(&said.map(|(after, before)| [after, before]).collect::<Vec<_>>());
+        let both =
+            after.iter().zip(&before).filter_map(|(after, before)| Some([after.as_ref()?, before.as_ref()?]));
+        let said: Vec<[&Read; 2]> = both.collect();
+        let reasons = (!said.is_empty()).then(|| judge.reasons(&said));
 
-        let scored = |read: Vec<Option<Read>>| -> Vec<Option<Score>> {
-            read.iter().map(|read| read.as_ref().map(|read| judge.score_of(read))).collect()
-        };
-        let control = self.control.map(read).transpose()?.map(scored);
-        let (after, before) = (scored(after), scored(before));
+        let control = self.control.map(read).transpose()?.map(|read| scores(judge, &read));
+        let (after, before) = (scores(judge, &after), scores(judge, &before));
         let few = before.len().min(BEST_OF_QUESTIONS);
         let best = self.best_of(rewarding, examining, few)?;
         // One floor for all, so that two answers that say nothing are a tie.

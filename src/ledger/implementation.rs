@@ -52,6 +52,16 @@ macro_rules! implement_ledger {
                 rows::page(found, paging, |row| rows::cursor(row.1, &row.0), |row| rows::answer(&row.2))
             }
 
+            async fn restricted(&self, user: &str, said: &str) -> Result<Vec<AnswerRecord>> {
+                let found: Vec<String> = sqlx::query_scalar(sql::RESTRICTED)
+                    .bind(user)
+                    .bind(rows::said(said))
+                    .fetch_all(self.readers())
+                    .await
+                    .map_err(failed("looking for a quoted answer"))?;
+                found.iter().map(|record| rows::answer(record)).collect()
+            }
+
             async fn record_comparison(
                 &self,
                 comparison: &Comparison,

@@ -29,6 +29,7 @@ macro_rules! implement_inserts {
                     .bind(rows::prompt_key(answer))
                     .bind(answer.refused)
                     .bind(rows::search_text(answer))
+                    .bind(rows::quotable(answer))
                     .bind(rows::encode("answers.record", answer)?)
                     .execute(&mut **write)
                     .await;

@@ -70,6 +70,7 @@ pass_on! {
     reads {
         answer(id: &AnswerId) -> Result<Option<AnswerRecord>>;
         answers(filter: &AnswerFilter, paging: &Paging) -> Result<Page<AnswerRecord>>;
+        restricted(user: &str, said: &str) -> Result<Vec<AnswerRecord>>;
         comparison(id: &ComparisonId) -> Result<Option<Comparison>>;
         comparisons(unvoted_by: Option<&str>, paging: &Paging) -> Result<Page<Comparison>>;
         votes(id: &ComparisonId) -> Result<Vec<Vote>>;

@@ -78,6 +78,16 @@ pub(super) fn prompt_key(answer: &AnswerRecord) -> String {
     hex::encode(&hash.finalize()[..16])
 }
 
+/// Hash of what a restricted answer says; none of a refusal, which says the same to everybody.
+pub(super) fn quotable(answer: &AnswerRecord) -> Option<String> {
+    (!answer.refused && !answer.access.is_public()).then(|| said(&answer.answer))
+}
+
+/// Hash of what an answer says, white space at its ends aside.
+pub(super) fn said(answer: &str) -> String {
+    hex::encode(&Sha256::digest(answer.trim())[..16])
+}
+
 /// What the text filter looks through: the question and the answer in lower case. PostgreSQL keeps no NUL in text.
 pub(super) fn search_text(answer: &AnswerRecord) -> String {
     let question = answer.messages.last().map_or("", |message| message.content.as_str());

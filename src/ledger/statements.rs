@@ -23,9 +23,10 @@ pub(super) const SEE_USER: &str = "INSERT INTO users (user_name, first_seen, las
     WHERE users.last_seen < excluded.last_seen";
 
 pub(super) const INSERT_ANSWER: &str =
-    "INSERT INTO answers (id, created, user_name, prompt_key, refused, search_text, record)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    "INSERT INTO answers (id, created, user_name, prompt_key, refused, search_text, said, record)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
 pub(super) const ANSWER: &str = "SELECT record FROM answers WHERE id = $1";
+pub(super) const RESTRICTED: &str = "SELECT record FROM answers WHERE user_name = $1 AND said = $2";
 pub(super) const ANSWERS: &str = answers_where!("$3 IS NULL");
 /// Apart from [`ANSWERS`], so that the index by user is used.
 pub(super) const ANSWERS_OF_USER: &str = answers_where!("user_name = $3");

@@ -88,6 +88,7 @@ macro_rules! contract {
 
 contract!(
     answers_come_back_as_written,
+    restricted_answers_are_found_by_what_they_say,
     an_answer_is_recorded_once,
     filters_select_answers,
     pages_cover_every_row_once_while_rows_are_added,

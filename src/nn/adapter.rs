@@ -107,16 +107,10 @@ impl Adapter {
         Ok(Self { shape, layers })
     }
 
-    /// The same values under another alpha or dropout.
-    ///
-    /// # Errors
-    /// When the rank is another one.
-    pub fn shaped(self, shape: AdapterShape) -> Result<Self> {
-        if shape.rank != self.shape.rank {
-            let problem = format!("an adapter of rank {} is none of rank {}", self.shape.rank, shape.rank);
-            return Err(candle_core::Error::Msg(problem).into());
-        }
-        Ok(Self { shape, ..self })
+    /// The same values under another dropout.
+    #[must_use]
+    pub fn with_dropout(self, dropout: f32) -> Self {
+        Self { shape: AdapterShape { dropout, ..self.shape }, ..self }
     }
 
     /// Its shape.

@@ -43,6 +43,9 @@ pub(super) struct State {
     /// Per metric: sum and number of its values.
     sums: BTreeMap<String, (f64, u64)>,
     last: BTreeMap<String, f64>,
+    /// Whether `last` has the KL that is measured at the end of an algorithm that draws no answers.
+    #[serde(default)]
+    measured: bool,
     health: Health,
 }
 
@@ -214,6 +217,7 @@ impl<'a> Training<'a> {
                 return Err(PolicyError::Stopped { step: self.state.done });
             }
         }
+        self.measure_candidate()?;
         self.save()
     }
 
@@ -278,13 +282,35 @@ impl<'a> Training<'a> {
         Ok(Some(total))
     }
 
-    pub(super) fn finish(mut self) -> Result<Optimised, PolicyError> {
-        if !self.settings.algorithm.draws_rollouts() && !self.material.prompts.is_empty() {
-            self.state.last.insert("kl".into(), self.candidate_kl()?);
+    /// Measures the KL of the candidate of an algorithm that draws no answers, once: a finished run that is taken over
+    /// has it.
+    fn measure_candidate(&mut self) -> Result<(), PolicyError> {
+        let measured = self.settings.algorithm.draws_rollouts() || self.state.measured;
+        if !measured && !self.material.prompts.is_empty() {
+            let kl = self.candidate_kl()?;
+            self.state.last.insert("kl".into(), kl);
+            self.state.measured = true;
         }
+        Ok(())
+    }
+
+    /// KL of the candidate to the reference at the temperature of drawing (nats an answer), from answers of its own.
+    fn candidate_kl(&self) -> Result<f64, PolicyError> {
+        let (settings, material) = (self.settings, self.material);
+        let each = KL_ANSWERS.min(material.prompts.len());
+        let chosen = places(material.prompts.len(), (0, each), (settings.seed, Purpose::Material));
+        let mut random = stream(settings.seed, Purpose::Answers, 0);
+        let policy = self.reference_drawn.merged(&self.average)?;
+        let drawing = Drawing { completions: 1, ..Drawing::from(settings) };
+        let asked = (material.prompts, chosen.as_slice());
+        let answers = draw((&policy, material.ends), asked, drawing, &mut random)?;
+        kl_to_reference(&self.reference_drawn, &self.average, (material.prompts, &answers))
+    }
+
+    pub(super) fn finish(self) -> Optimised {
         let State { done, tokens, seconds, sums, last, health, .. } = self.state;
         let means = sums.into_iter().map(|(name, (sum, count))| (name, sum / count.max(1) as f64));
-        Ok(Optimised {
+        Optimised {
             adapter: self.average,
             steps: done,
             tokens,
@@ -293,23 +319,7 @@ impl<'a> Training<'a> {
             means: means.collect(),
             alarms: health.alarms,
             stopped_early: health.stopped,
-        })
-    }
-}
-
-impl Training<'_> {
-    /// KL of the candidate to the reference at the temperature of drawing (nats an answer), from answers of its own: what
-    /// algorithms that draw none do not know.
-    fn candidate_kl(&self) -> Result<f64, PolicyError> {
-        let (settings, material) = (self.settings, self.material);
-        let each = KL_ANSWERS.min(material.prompts.len());
-        let chosen = places(material.prompts.len(), (0, each), (settings.seed, Purpose::Answers));
-        let mut random = stream(settings.seed, Purpose::Answers, 0);
-        let policy = self.reference_drawn.merged(&self.average)?;
-        let drawing = Drawing { completions: 1, ..Drawing::from(settings) };
-        let asked = (material.prompts, chosen.as_slice());
-        let answers = draw((&policy, material.ends), asked, drawing, &mut random)?;
-        kl_to_reference(&self.reference_drawn, &self.average, (material.prompts, &answers))
+        }
     }
 }
 

@@ -21,6 +21,9 @@ const MAX_FILE_BYTES: u64 = 32 << 20;
 /// Documents per commit: a commit waits for the disk, and a crash loses at most this much work.
 const BATCH_DOCUMENTS: usize = 64;
 
+/// What the source of a folder's documents begins with.
+const SOURCE: &str = "folder:";
+
 /// Bytes of source per commit, so that a batch of large files does not fill the memory.
 const BATCH_BYTES: usize = 16 << 20;
 
@@ -116,7 +119,7 @@ impl Library {
 
 impl Walk<'_> {
     fn root(&mut self, root: &Root, progress: &mut dyn FnMut(&Path)) -> Result<(), RetrievalError> {
-        let source = format!("folder:{}", root.name);
+        let source = format!("{SOURCE}{}", root.name);
         let mut gone: HashSet<DocumentId> = HashSet::new();
         if root.whole {
             let documents = self.known.values().map(|record| &record.document);
@@ -274,11 +277,29 @@ fn roots(docs: &DocsConfig, report: &mut SyncReport) -> Vec<Root> {
     roots
 }
 
+/// Whether documents of this source are kept in step with one of the configured folders and files.
+#[must_use]
+pub fn is_watched(docs: &DocsConfig, source: &str) -> bool {
+    // One that is away now comes back: it is taken for a folder.
+    let named = |path: &PathBuf| path.canonicalize().map_or_else(|_| last_name(path), |path| place(&path).1);
+    source.strip_prefix(SOURCE).is_some_and(|wanted| docs.paths.iter().any(|path| named(path) == wanted))
+}
+
+/// What paths below are relative to (a folder itself, the folder of a single file), and its name.
+fn place(path: &Path) -> (&Path, String) {
+    let base = if path.is_dir() { path } else { path.parent().unwrap_or(path) };
+    (base, last_name(base))
+}
+
+fn last_name(path: &Path) -> String {
+    path.file_name().map_or_else(|| "root".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
 fn root(path: &Path, report: &mut SyncReport) -> Result<Root, String> {
     let path = path.canonicalize().map_err(|error| error.to_string())?;
     let whole = path.is_dir();
-    let base = if whole { path.clone() } else { path.parent().unwrap_or(&path).to_owned() };
-    let name = base.file_name().map_or_else(|| "root".to_owned(), |name| name.to_string_lossy().into_owned());
+    let (base, name) = place(&path);
+    let base = base.to_owned();
     if !whole {
         format_of(&path).ok_or("its extension is none of md, markdown, html, htm, xhtml, txt, text")?;
         return Ok(Root { name, base, files: vec![path], whole });

@@ -241,8 +241,7 @@ impl RewardModel {
 
     /// Of each item, every member's normalised score.
     fn values(&self, extractor: &Extractor, items: &[Item<'_>]) -> Result<Vec<Vec<f64>>, RewardError> {
-        let columns = self.columns(extractor, items)?;
-        Ok(columns.iter().map(|columns| self.member_values(columns)).collect())
+        Ok(self.read(extractor, items)?.iter().map(|Read(columns)| self.member_values(columns)).collect())
     }
 
     /// Of each item, what a member's weights are of: normalised features, block by block, then states.

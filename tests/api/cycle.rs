@@ -7,8 +7,9 @@ use attune::config::Config;
 use attune::dataset::{Format, Import, import};
 use attune::domain::{ActiveRole, GenerationKind, Run, RunRequest, Stage, now};
 use attune::improve::{Workshop, improve};
-use attune::jobs::{Outcome, Reporter, Verdict, enqueue};
+use attune::jobs::{Outcome, Reporter, Verdict, Worker, enqueue, run_folder};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::own_model::write_model;
 
@@ -18,8 +19,12 @@ struct Company {
 }
 
 impl Company {
-    /// With a model that knows nothing, people who answer questions, and `choices` between two answers.
+    /// With a model that knows nothing, 40 ideal answers, and `choices` between two answers.
     async fn new(choices: usize) -> Self {
+        Self::with(40, choices).await
+    }
+
+    async fn with(ideal: usize, choices: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let model = dir.path().join("model");
         std::fs::create_dir(&model).unwrap();
@@ -39,7 +44,7 @@ impl Company {
         let workshop = Workshop::open(Arc::new(config), ledger).await.unwrap();
         let company = Self { workshop, _dir: dir };
         let demonstration = |n: usize| json!({"prompt": asked(n), "response": cited(n)});
-        company.import(Format::Sft, (0..40).map(demonstration)).await;
+        company.import(Format::Sft, (0..ideal).map(demonstration)).await;
         let choice = |n: usize| {
             json!({"prompt": asked(n), "chosen": cited(n), "rejected": plain(n), "passages": [plain(n)],
                 "user": format!("person {}", n % 7)})
@@ -113,7 +118,50 @@ async fn a_cycle_ends_with_a_judged_generation_and_begun_again_with_the_same() {
 
     // As after a crash at the end: every step is there already.
     let again = company.work(&run).await;
+    assert_eq!((&again.generation, again.state), (&outcome.generation, outcome.state));
+
+    // Also when somebody has promoted it meanwhile: it is compared with what it was compared with.
+    registry.promote(&id, None).await.unwrap();
+    let again = company.work(&run).await;
     assert_eq!((again.generation, again.state), (outcome.generation, outcome.state));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn choices_are_learnt_from_where_ideal_answers_are_few() {
+    let company = Company::with(12, 160).await;
+    let run = company.run(Stage::Improve).await;
+    let outcome = company.work(&run).await;
+    let reward = company.workshop.registry.pointer(ActiveRole::Reward).await.unwrap().unwrap();
+    assert_eq!((outcome.generation, outcome.state), (Some(reward.generation), Verdict::Succeeded));
+    let said = outcome.reasons.iter().any(|reason| reason.contains("12 demonstrations are there"));
+    assert!(said, "{:?}", outcome.reasons);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_longer_than_the_model_reads_is_left_out() {
+    let company = Company::new(0).await;
+    let long = json!({"prompt": "where ".repeat(20_000), "response": "Here."});
+    company.import(Format::Sft, std::iter::once(long)).await;
+    let run = company.run(Stage::Sft).await;
+    assert!(company.work(&run).await.generation.is_some());
+}
+
+/// Checkpoints and what was read of answers are kept until the run is over, and not for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_run_would_have_gone_on_from_is_deleted_when_it_is_over() {
+    let company = Company::new(160).await;
+    let parts = |run: &Run| run_folder(&company.workshop.config.data_dir, &run.id).join("reward");
+    let first = company.run(Stage::Reward).await;
+    let worker = Worker::new(Arc::clone(&company.workshop.ledger), "w".into(), CancellationToken::new());
+    let work = async |run: &Run, reporter: &Reporter| improve(&company.workshop, run, reporter).await;
+    worker.work_once(Some(&first.id), &work).await.unwrap().unwrap();
+    assert!(parts(&first).is_dir());
+    let (second, third) = (company.run(Stage::Reward).await, company.run(Stage::Reward).await);
+    company.work(&second).await;
+    assert!(!parts(&first).exists() && parts(&second).is_dir());
+    // The second one's end was never recorded.
+    company.work(&third).await;
+    assert!(parts(&second).is_dir());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

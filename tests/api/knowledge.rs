@@ -103,3 +103,40 @@ async fn a_curator_can_neither_see_nor_replace_other_groups_documents() {
         "bands"
     );
 }
+
+#[tokio::test]
+async fn a_page_of_a_watched_folder_is_changed_in_the_folder_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("pages");
+    std::fs::create_dir(&pages).unwrap();
+    std::fs::write(pages.join("pay.md"), "# Pay\n\nSalary bands start at 7.").unwrap();
+    let setup = Setup::default().config(|config| config.docs.paths = vec![pages.clone()]);
+    let app = setup.start().await;
+    let path = "/v1/documents/pages:pay.md";
+    app.eventually("the page is indexed", async || app.get(path).await.0 == StatusCode::OK).await;
+    assert_eq!(app.get(path).await.1["watched"], json!(true));
+    let message = check_error(app.put(path, json!({"text": "Salaries are free."})).await, 409, "conflict");
+    assert_eq!(message, None);
+    let (status, body) = answer(app.request(Method::DELETE, path)).await;
+    assert!(body["error"]["message"].as_str().unwrap().contains("folder:pages"), "{body}");
+    check_error((status, body), 409, "conflict");
+    assert!(app.get(path).await.1["text"].as_str().unwrap().contains("bands"));
+    // What came over HTTP is the caller's.
+    assert_eq!(app.put("/v1/documents/own", json!({"text": "Bikes."})).await.0, StatusCode::CREATED);
+    assert_eq!(app.get("/v1/documents/own").await.1["watched"], json!(false));
+}
+
+#[tokio::test]
+async fn not_waiting_hides_no_error() {
+    let people: [(&str, &[&str], Role); 2] =
+        [("hana", &["hr"], Role::Curator), ("fred", &["finance"], Role::Curator)];
+    let app = Setup::default().people(&people).start().await;
+    let put = async |person, text: &str| {
+        let body = json!({"text": text, "groups": ["hr"]});
+        answer(app.by(person, Method::PUT, "/v1/documents/bands?refresh=false").json(&body)).await
+    };
+    assert_eq!(put(0, "Salary bands start at 7.").await.0, StatusCode::ACCEPTED);
+    assert_eq!(answer(app.by(0, Method::GET, "/v1/documents/bands")).await.0, StatusCode::OK);
+    check_error(put(1, "Salary bands start at 1.").await, 403, "forbidden");
+    check_error(put(0, "---\ngroups: [\n---\nx").await, 400, "invalid_request");
+}

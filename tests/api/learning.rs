@@ -3,7 +3,9 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{TestApp, answer, check_error};
+use attune::domain::Role;
+
+use crate::harness::{Setup, TestApp, answer, asking, check_error};
 
 #[tokio::test]
 async fn an_ideal_answer_is_written_changed_deleted_and_restored() {
@@ -26,6 +28,30 @@ async fn an_ideal_answer_is_written_changed_deleted_and_restored() {
     assert_eq!(app.get("/v1/demonstrations").await.1["data"], json!([]));
     assert_eq!(app.post(&format!("{path}/restore"), json!({})).await.1["response"], "2nd floor.");
     assert_eq!(app.get(&path).await.0, StatusCode::OK);
+}
+
+/// Who writes a better answer to a restricted question does not make it public.
+#[tokio::test]
+async fn what_corrects_an_answer_is_seen_by_those_who_see_the_answer() {
+    let people: [(&str, &[&str], Role); 2] = [("hana", &["hr"], Role::Curator), ("fred", &[], Role::Curator)];
+    let app = Setup::default().people(&people).start().await;
+    let page = json!({"text": "HR sits in room 310 on the third floor.", "groups": ["hr"]});
+    answer(app.by(0, Method::PUT, "/v1/documents/floor").json(&page)).await;
+    let chat = app.by(0, Method::POST, "/v1/chat/completions").json(&asking("Where does HR sit?"));
+    let (_, said) = answer(chat).await;
+    let body = json!({"prompt": "Where does HR sit?", "response": "In 310.", "corrects": said["id"]});
+    let (status, made) = answer(app.by(0, Method::POST, "/v1/demonstrations").json(&body)).await;
+    assert_eq!((status, &made["source"]), (StatusCode::CREATED, &json!("correction")), "{made}");
+    assert_eq!(made["passages"], json!(["HR sits in room 310 on the third floor."]));
+    let path = format!("/v1/demonstrations/{}", made["id"].as_str().unwrap());
+    assert_eq!(answer(app.by(0, Method::GET, &path)).await.0, StatusCode::OK);
+    check_error(answer(app.by(1, Method::GET, &path)).await, 404, "not_found");
+    // Nor can somebody else name the answer, and what was corrected stays what it was.
+    check_error(answer(app.by(1, Method::POST, "/v1/demonstrations").json(&body)).await, 404, "not_found");
+    let other = json!({"prompt": "Where does HR sit?", "response": "In 310.", "corrects": "another"});
+    check_error(answer(app.by(0, Method::PUT, &path).json(&other)).await, 400, "invalid_request");
+    let (_, pairs) = answer(app.by(0, Method::GET, "/v1/demonstrations")).await;
+    assert_eq!(pairs["data"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]

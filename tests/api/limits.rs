@@ -97,6 +97,30 @@ async fn an_answer_stops_when_its_reader_goes() {
 }
 
 #[tokio::test]
+async fn a_question_that_waits_is_given_up_with_its_reader() {
+    let setup = Setup::default().generator(slow()).config(|config| {
+        config.admission.max_in_flight = 1;
+        config.admission.per_user_in_flight = 2;
+        config.admission.queue_seconds = 600;
+        config.server.keep_alive_seconds = 1;
+    });
+    let app = setup.start().await;
+    let open = stream(&app, 1000).await;
+    let waiting = stream(&app, 1).await;
+    check_error(app.post("/v1/chat/completions", asking("Me too?")).await, 429, "rate_limit_exceeded");
+    drop(waiting);
+    app.eventually("its place in the person's limit is free", async || {
+        let mut third = asking("Now?");
+        third["stream"] = json!(true);
+        let sent = app.request(Method::POST, "/v1/chat/completions").json(&third).send().await.unwrap();
+        sent.status() == StatusCode::OK
+    })
+    .await;
+    assert_eq!(app.get("/v1/answers").await.1["data"], json!([]), "nothing was made, so nothing is recorded");
+    drop(open);
+}
+
+#[tokio::test]
 async fn a_stopping_server_finishes_open_streams_and_takes_no_new_questions() {
     let setup = Setup::default().generator(slow()).config(|config| config.server.drain_delay_seconds = 1);
     let app = setup.start().await;

@@ -35,7 +35,10 @@ fn nobody_outside_a_group_sees_its_documents_anywhere() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let _entered = runtime.enter();
     // A model that repeats everything it was told leaks whatever can leak.
-    let parrot = ScriptedGenerator::new("gen-test", |prompt, seed| format!("{seed} {prompt}"));
+    // Marks and ends of lines would end the answer.
+    let parrot = ScriptedGenerator::new("gen-test", |prompt, seed| {
+        format!("{seed} {}", prompt.replace(['[', '\n'], " "))
+    });
     let setup = Setup::default().generator(parrot).config(|config| {
         config.access.mode = AccessMode::Proxy;
         config.access.proxy.trusted = vec!["127.0.0.0/8".parse().unwrap()];
@@ -89,6 +92,15 @@ async fn check(app: &TestApp, company: &Company, case: u32) -> Result<(), String
         }
         leak(company, groups, case, &said.to_string())?;
         leak(company, groups, case, &pair.to_string())?;
+        // Later in the same conversation, about nothing of the kind: what was said before stays whose it was.
+        let later = json!({"messages": [question["messages"][0], {"role": "assistant", "content": text},
+            {"role": "user", "content": "And how is the weather?"}], "attune": {"retrieve": false}});
+        let (status, later) =
+            answer(by(app, groups, Method::POST, "/v1/chat/completions").json(&later)).await;
+        assert_eq!(status, StatusCode::OK, "{later}");
+        let ideal = json!({"prompt": "What is it?", "response": text, "corrects": later["id"]});
+        let (status, ideal) = answer(by(app, groups, Method::POST, "/v1/demonstrations").json(&ideal)).await;
+        assert_eq!(status, StatusCode::CREATED, "{ideal}");
     }
     // Whoever sees everything approves the corrections: now they are rows to learn from.
     let (_, drafts) =

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use attune::domain::{GenerationId, GenerationKind, Message};
-use attune::generation::ScriptedGenerator;
-use attune::registry::{About, REWARD_HEAD, Registry};
+use async_trait::async_trait;
+use attune::domain::{GenerationId, GenerationKind, Message, Millis, Run, RunRequest, RunState, Stage, now};
+use attune::generation::{Generator, ScriptedGenerator};
+use attune::jobs::REQUESTER;
+use attune::registry::{About, Manifest, REWARD_HEAD, Registry};
 use attune::reward::{self, Extractor, Outcome, Pair, Preferences, Settings};
+use attune::swap::{Loader, SwapError};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::harness::{Setup, TestApp, check_error};
-use crate::loader::about;
+use crate::loader::{about, base, publish};
 
 /// People who like answers that cite.
 fn liking_citations() -> Preferences {
@@ -164,4 +167,53 @@ async fn with_a_reward_model_two_different_answers_are_chosen_from_more() {
         let (_, record) = app.get(&format!("/v1/answers/{id}")).await;
         assert_eq!(record["answer"], pair[side]["content"], "{record}");
     }
+}
+
+/// Every generation says its own name, with three seeds in a row in three ways.
+#[derive(Debug)]
+struct Names;
+
+#[async_trait]
+impl Loader for Names {
+    async fn base(&self) -> Result<Manifest, SwapError> {
+        Ok(base())
+    }
+
+    async fn load(&self, _: &Registry, manifest: &Manifest) -> Result<Arc<dyn Generator>, SwapError> {
+        let id = manifest.id.to_string();
+        let name = id.clone();
+        Ok(Arc::new(ScriptedGenerator::new(&id, move |_, seed| format!("{name} says {} [1].", seed % 3))))
+    }
+}
+
+/// Else what people choose while a generation is watched would say nothing about it.
+#[tokio::test]
+async fn while_two_generations_are_compared_each_says_one_of_the_answers() {
+    let setup = Setup { loader: Some(Arc::new(Names)), ..Setup::default() };
+    let app = setup.start().await;
+    app.put("/v1/documents/rooms", json!({"text": "# Rooms\n\nTeam 5 sits in room 105."})).await;
+    publish_reward(&app).await;
+    let ledger = attune::ledger::open(None, app.folder()).await.unwrap();
+    let request = RunRequest { promote: true, ..RunRequest::new(Stage::Improve) };
+    let run = Run { state: RunState::Succeeded, ..Run::queued(request, REQUESTER, now()) };
+    ledger.put_run(&run).await.unwrap();
+    ledger.close().await;
+    let made = About { run: Some(run.id.to_string()), created: Millis(now().0 + 1), ..about() };
+    let id = publish(app.folder(), "weights", made).await;
+    let (status, body) = app.post(&format!("/v1/generations/{id}/promote"), json!({})).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    app.eventually("it is watched", async || app.metrics.live_watched.get() == 1).await;
+    let asking = json!({"messages": [{"role": "user", "content": QUESTION}]});
+    let (status, pair) = app.post("/v1/comparisons", asking).await;
+    assert_eq!(status, StatusCode::OK, "{pair}");
+    let (_, log) = app.get("/v1/answers").await;
+    let said: Vec<(&str, &str)> = log["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (row["generation"].as_str().unwrap(), row["answer"].as_str().unwrap()))
+        .collect();
+    assert_eq!(said.len(), 2);
+    assert_ne!(said[0].0, said[1].0);
+    assert!(said.iter().all(|(generation, answer)| answer.starts_with(generation)), "{said:?}");
 }

@@ -112,6 +112,32 @@ async fn a_curator_reads_the_log_and_edits_ideal_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_curator_writes_beside_an_answer_corrects_it() {
+    let server = Server::start(with_tokens()).await;
+    let ada = server.token("ada", Role::Employee).await;
+    let curator = server.token("cleo", Role::Curator).await;
+    let question = json!({ "messages": [{ "role": "user", "content": "Where is HR?" }] });
+    let answer = server.post("/v1/chat/completions", &ada, question).await["id"].as_str().unwrap().to_owned();
+    browse("console correction", async |page| {
+        sign_in(page, &server, &curator).await;
+        page.until("$('.row-button')").await;
+        page.click(".row-button").await;
+        page.press("Write the ideal answer").await;
+        page.fill_labelled("Ideal answer", "In room 310.").await;
+        page.press("Save ideal answer").await;
+        page.until("$('.detail')?.innerText.includes('It corrects')").await;
+        page.look("written").await;
+    })
+    .await;
+    let approved =
+        server.ledger.demonstrations(Some(DemonstrationStatus::Approved), &PAGE).await.unwrap().data;
+    let found: Vec<_> =
+        approved.iter().map(|d| (d.response.as_str(), d.corrects.as_ref().map(|id| id.as_str()))).collect();
+    assert_eq!(found, [("In room 310.", Some(answer.as_str()))]);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_curator_judges_a_pair_with_one_key() {
     let server = Server::start(with_tokens()).await;
     let ada = server.token("ada", Role::Employee).await;

@@ -126,6 +126,13 @@ impl Asked {
     }
 }
 
+/// What rows of one question have in common, whoever asked it and in whatever form: the key by which judgements and
+/// examined questions are told apart.
+#[must_use]
+pub fn cluster(conversation: &[Message]) -> String {
+    Asked::new(conversation, None).key(SplitBy::Question)
+}
+
 /// Lower-case words without small ones and English plural endings.
 fn meaningful(text: &str) -> impl Iterator<Item = String> {
     let lower = text.to_lowercase().replace('’', "'");
@@ -149,10 +156,17 @@ pub(in crate::dataset) fn sides(asked: &[Asked], shares: Shares, by: SplitBy) ->
         let seen = known.len() + 1;
         // One question ahead, since both sides may lack one.
         let lacks = |count: f64, share: f64| seen <= FEW && count < (share * (seen + 1) as f64).floor();
+        let lacking: Vec<Split> = [
+            lacks(counts[0], shares.held_out).then_some(Split::HeldOut),
+            lacks(counts[1], shares.validation).then_some(Split::Validation),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        // Also one that the hash gives to a side which has enough: or the other would wait for the next.
         let side = match hashed(&key, shares) {
-            Split::Train if lacks(counts[0], shares.held_out) => Split::HeldOut,
-            Split::Train if lacks(counts[1], shares.validation) => Split::Validation,
-            side => side,
+            side if lacking.contains(&side) => side,
+            side => lacking.first().copied().unwrap_or(side),
         };
         counts[0] += f64::from(u8::from(side == Split::HeldOut));
         counts[1] += f64::from(u8::from(side == Split::Validation));

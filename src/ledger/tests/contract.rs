@@ -76,6 +76,22 @@ pub(super) async fn answers_come_back_as_written(h: Harness) {
     assert_eq!(h.ledger.answer(&AnswerId::from_wire("chatcmpl-none")).await.unwrap(), None);
 }
 
+pub(super) async fn restricted_answers_are_found_by_what_they_say(h: Harness) {
+    let hidden = AnswerRecord {
+        access: AccessLabel::of([&groups(&["hr"])]),
+        answer: "  Seven\0 weeks [1].\n".into(),
+        ..answer("ada", 7, 1)
+    };
+    let public =
+        AnswerRecord { access: AccessLabel::default(), id: AnswerId::from_wire("public"), ..hidden.clone() };
+    for answer in [&hidden, &public] {
+        h.ledger.record_answer(answer).await.unwrap();
+    }
+    assert_eq!(h.ledger.restricted("ada", "Seven\0 weeks [1].").await.unwrap(), [hidden]);
+    assert_eq!(h.ledger.restricted("bob", "Seven\0 weeks [1].").await.unwrap(), []);
+    assert_eq!(h.ledger.restricted("ada", "seven weeks").await.unwrap(), []);
+}
+
 pub(super) async fn an_answer_is_recorded_once(h: Harness) {
     let first = answer("ada", 7, 1);
     h.ledger.record_answer(&first).await.unwrap();

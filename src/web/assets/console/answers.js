@@ -55,7 +55,7 @@ async function showAnswer(app, id, detail) {
       record.finish_reason === "stop" ? null : pill(`ended: ${record.finish_reason}`)),
     section("Answer", rendered(record.answer)),
     section("What people said", feedback.length > 0 ? feedback.map(feedbackCard) : h("p", { class: "empty" }, "Nothing yet.")),
-    h("div", { class: "row" }, button("Write the ideal answer", () => app.writeIdeal(questionOf(record.messages), record.answer))),
+    h("div", { class: "row" }, button("Write the ideal answer", () => app.writeIdeal(record))),
     section("Pages it was given", passageList(record)),
     earlier(record),
     section("Provenance", provenance(record)),

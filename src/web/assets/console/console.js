@@ -68,11 +68,11 @@ class ConsoleApp {
     return h("div", { class: "page" }, h("div", { class: "page-head" }, h("h1", {}, title), h("p", {}, about)), children);
   }
 
-  /** Opens the ideal answers with a new one begun. */
-  writeIdeal(prompt, response) {
+  /** Opens the ideal answers with a better answer than this one begun. */
+  writeIdeal(record) {
     // Replacing the address does not tell `hashchange`, so the page is made here, once.
     history.pushState(null, "", "#ideal");
-    this.route({ prompt, response });
+    this.route(record);
   }
 
   signOut() {

@@ -61,15 +61,16 @@ async function loadDocument(app, id, detail) {
 async function showDocument(app, id, detail, list) {
   const document = await loadDocument(app, id, detail);
   if (!document) return;
-  const fromFolder = document.source !== "api";
+  const change = [
+    button("Edit", () => editDocument(app, document, detail, list)),
+    button("Delete", () => deleteDocument(app, document, detail, list), { class: "button danger" })];
   fill(
     detail,
     h("h2", {}, document.title),
     h("div", { class: "row" },
-      button("Edit", () => editDocument(app, document, detail, list)),
-      button("Delete", () => deleteDocument(app, document, detail, list), { class: "button danger" }),
+      document.watched ? null : change,
       document.url ? safeLink(document.url, "Open page") : null),
-    fromFolder ? h("p", { class: "hint" }, "This page is kept in step with a folder: change it there, or it is overwritten when the file changes.") : null,
+    document.watched ? h("p", { class: "hint" }, "This page is kept in step with a folder: change or delete its file there.") : null,
     h("div", { class: "prose document" }, document.html ? copyHtml(document.html) : renderMarkdown(document.text ?? "")),
     section("About this document", facts([
       ["Id", h("code", {}, document.id)],

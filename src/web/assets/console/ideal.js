@@ -91,8 +91,8 @@ async function showIdeal(app, id, detail, list) {
 }
 
 function editIdeal(app, item, detail, list, prefill) {
-  const question = h("textarea", { rows: "3", required: true, value: item ? questionOf(item.messages) : prefill?.prompt ?? "" });
-  const response = h("textarea", { rows: "8", required: true, value: item?.response ?? prefill?.response ?? "" });
+  const question = h("textarea", { rows: "3", required: true, value: item || prefill ? questionOf((item ?? prefill).messages) : "" });
+  const response = h("textarea", { rows: "8", required: true, value: item?.response ?? prefill?.answer ?? "" });
   const groups = h("input", { value: (item?.groups ?? []).join(", ") });
   const problem = h("div", { role: "alert" });
   const save = async (event) => {
@@ -101,7 +101,8 @@ function editIdeal(app, item, detail, list, prefill) {
     try {
       const saved = item
         ? await app.client.json("PUT", idealPath(item.id), idealBody(item, { ...changes, messages: withQuestion(item.messages, changes.prompt) }))
-        : await app.client.json("POST", "/v1/demonstrations", changes);
+        : await app.client.json("POST", "/v1/demonstrations", prefill
+          ? { ...changes, messages: withQuestion(prefill.messages, changes.prompt), corrects: prefill.id } : changes);
       app.toast("Saved.");
       list.load();
       showIdeal(app, saved?.id ?? item.id, detail, list);

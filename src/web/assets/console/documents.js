@@ -67,7 +67,7 @@ async function showDocument(app, id, detail, list) {
   fill(
     detail,
     h("h2", {}, document.title),
-    h("div", { class: "row" },
+    document.watched && !document.url ? null : h("div", { class: "row" },
       document.watched ? null : change,
       document.url ? safeLink(document.url, "Open page") : null),
     document.watched ? h("p", { class: "hint" }, "This page is kept in step with a folder: change or delete its file there.") : null,

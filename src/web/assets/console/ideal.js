@@ -38,6 +38,13 @@ function idealRow(app, item, detail, list) {
 
 const idealPath = (id) => `/v1/demonstrations/${encodeURIComponent(id)}`;
 
+/** Its own groups, and for each page behind the answer it corrects the groups of which one is needed. */
+function seenBy(item) {
+  const needed = [item.groups, ...(item.access ?? [])].filter((groups) => (groups ?? []).length > 0);
+  if (needed.length === 0) return "Everybody";
+  return needed.map((groups, index) => [index > 0 ? " and " : null, groupPills(groups)]);
+}
+
 /** What a change sends: everything a person can change, the rest as it was. */
 function idealBody(item, changes) {
   const body = { messages: item.messages, prompt: questionOf(item.messages), response: item.response, groups: item.groups, status: item.status };
@@ -81,7 +88,7 @@ async function showIdeal(app, id, detail, list) {
       ["Status", item.status === "draft" ? "Waiting for approval" : "Approved"],
       ["Source", SOURCE_WORDS[item.source]],
       ["Author", item.author],
-      ["May be seen by", item.groups.length > 0 ? groupPills(item.groups) : "Everybody"],
+      ["May be seen by", seenBy(item)],
       ["Imported from", item.lineage ? `line ${item.lineage.line}, file ${item.lineage.file_sha256.slice(0, 12)}, by ${item.lineage.importer}` : null],
       ["Changed", when(item.updated)],
       ["Id", h("code", {}, item.id)],

@@ -157,7 +157,9 @@ impl Config {
             }
             None => {}
         }
-        let variables = Env::prefixed("ATTUNE_").filter(|key| is_config_key(key.as_str())).split("__");
+        let sections = sections();
+        let wanted = move |key: &figment::value::UncasedStr| is_config_key(key.as_str(), &sections);
+        let variables = Env::prefixed("ATTUNE_").filter(wanted).split("__");
         let written = variables.iter().map(|(key, text)| (key.to_string(), text));
         let numbers = with_exponents(&figment, written);
         figment = numbers.into_iter().fold(figment.merge(variables), Figment::merge);
@@ -203,9 +205,19 @@ impl Config {
 }
 
 /// Variables of tests and benches (`ATTUNE_EVAL_DATA`) share the prefix but are no configuration: keys of the
-/// configuration are `data_dir` or have a section.
-fn is_config_key(key: &str) -> bool {
-    key.eq_ignore_ascii_case("data_dir") || key.contains("__") || key.contains('.')
+/// configuration are `data_dir` or have a section. One underscore after a section is a slip that must not be ignored.
+fn is_config_key(key: &str, sections: &[String]) -> bool {
+    let key = key.to_lowercase();
+    let slip =
+        |section: &String| key.strip_prefix(section.as_str()).is_some_and(|rest| rest.starts_with('_'));
+    key == "data_dir" || key.contains("__") || key.contains('.') || sections.iter().any(slip)
+}
+
+/// Names of the configuration's sections.
+fn sections() -> Vec<String> {
+    let all = serde_json::to_value(Config::default()).unwrap_or_default();
+    let sections = all.as_object().into_iter().flatten().filter(|(_, value)| value.is_object());
+    sections.map(|(name, _)| name.clone()).collect()
 }
 
 /// Fails with the key's name unless `ok`.
@@ -246,6 +258,18 @@ mod tests {
     fn unknown_keys_are_refused_by_name() {
         let error = load("[server]\nlistn = '127.0.0.1:1'").unwrap_err().to_string();
         assert!(error.contains("listn"), "{error}");
+    }
+
+    #[test]
+    fn a_slip_in_a_variables_name_is_no_variable_of_something_else() {
+        let sections = sections();
+        for key in ["DATA_DIR", "SERVER__LISTEN", "SERVER_LISTEN", "reward_budget_minutes", "serverx__listen"]
+        {
+            assert!(is_config_key(key, &sections), "{key}");
+        }
+        for key in ["EVAL_DATA", "WORKER_NAME", "TOOLS", "TEST_POSTGRES"] {
+            assert!(!is_config_key(key, &sections), "{key}");
+        }
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub(super) async fn token(
     Json(request): Json<WidgetTokenRequest>,
 ) -> Result<web::Json<WidgetToken>, Error> {
     let WidgetTokenRequest { user, groups, origin } = request;
+    let token = context.access.widget_token(WidgetGrant { user, groups, origin })?;
     tracing::info!(by = operator.0.user, "widget token made");
-    Ok(web::Json(context.access.widget_token(WidgetGrant { user, groups, origin })?))
+    Ok(web::Json(token))
 }

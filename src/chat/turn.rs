@@ -231,7 +231,7 @@ fn sampling(chat: &Chat, question: &Question) -> Result<Sampling, Error> {
     check(
         (1..=config.max_tokens_limit).contains(&max_tokens),
         "max_tokens",
-        "must be 1 to the server's limit",
+        &format!("must be 1 to {}", config.max_tokens_limit),
     )?;
     check(question.stop.len() <= 4, "stop", "at most 4 stop strings")?;
     check(question.top_logprobs.is_none_or(|n| n <= 20), "top_logprobs", "must be 0 to 20")?;

@@ -41,6 +41,8 @@ pub(super) async fn run(config: Config, json: bool) -> CommandResult {
     if let Ok(data_dir) = &lock {
         findings.push(finding("index and sentence model", index(&config, data_dir).await));
     }
+    findings.push(finding("documents", documents(&config)));
+    findings.push(finding("access", access(&config).await));
     findings.push(finding("generations", generations(&config).await));
     findings.push(finding("base model", model(&config).await));
     for part in &findings {
@@ -69,6 +71,24 @@ async fn ledger(config: &Config) -> Result<String, crate::ledger::LedgerError> {
         "{} answers, {} feedback, {} votes, {} demonstrations, {} imported rows",
         counts.answers, counts.feedback, counts.votes, counts.demonstrations, counts.imported
     ))
+}
+
+/// Whether the folders to index are there.
+fn documents(config: &Config) -> Result<String, std::io::Error> {
+    for path in &config.docs.paths {
+        std::fs::metadata(path).map_err(|error| {
+            std::io::Error::new(error.kind(), format!("{}: {error}; correct docs.paths", path.display()))
+        })?;
+    }
+    Ok(format!("{} folders or files are indexed", config.docs.paths.len()))
+}
+
+/// Reads the secrets and keys that people are recognised by.
+async fn access(config: &Config) -> Result<String, crate::error::Error> {
+    let ledger = crate::ledger::open(config.database.url.as_deref(), &config.data_dir).await?;
+    crate::access::Access::open(&config.access, Arc::clone(&ledger)).await?;
+    ledger.close().await;
+    Ok("people can be recognised".to_owned())
 }
 
 /// Verifies the files of what is active.

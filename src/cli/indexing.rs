@@ -19,6 +19,7 @@ pub(super) struct Index {
 }
 
 pub(super) async fn run(mut config: Config, index: Index, json: bool) -> CommandResult {
+    let asked = index.paths.clone();
     config.docs.paths = index.paths;
     let data_dir = DataDir::lock(&config.data_dir)?;
     let config = std::sync::Arc::new(config);
@@ -46,7 +47,13 @@ pub(super) async fn run(mut config: Config, index: Index, json: bool) -> Command
             began.elapsed().as_secs_f64()
         ));
     }
-    Ok(())
+    // A page that can not be read is told; what was named and could not be read at all is a failure.
+    let refused = asked.iter().filter(|path| report.failed.iter().any(|(failed, _)| failed == *path)).count();
+    if refused > 0 {
+        Err(format!("{refused} of {} paths could not be indexed", asked.len()).into())
+    } else {
+        Ok(())
+    }
 }
 
 fn progress_bar() -> ProgressBar {

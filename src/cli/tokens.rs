@@ -56,7 +56,7 @@ pub(super) async fn run(config: Config, command: Tokens, json: bool) -> CommandR
     match command {
         Tokens::Create { user, groups, role, days } => {
             let expires = days.map(|days| Millis(now().0 + i64::from(days) * 86_400_000));
-            let groups = groups.into_iter().collect();
+            let groups = groups.iter().map(|group| group.trim().to_owned()).collect();
             let (row, secret) =
                 create(ledger.as_ref(), NewToken { user, groups, role: role.into(), expires }).await?;
             if json {

@@ -25,7 +25,9 @@ use measures::{MEASURES, Table};
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum EvaluationError {
     /// There is nothing to compare.
-    #[error("there are no answers to evaluate")]
+    #[error(
+        "there are no answers to evaluate: no ideal answers are held out yet; import or approve some, or name a file"
+    )]
     Empty,
     /// One list has an answer the other lacks.
     #[error("answer {position}: before training it is to {before:?}, after it to {after:?}")]

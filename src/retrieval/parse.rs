@@ -49,7 +49,10 @@ pub(super) fn parse(document: &Document) -> Result<Parsed, RetrievalError> {
             front.title = front.title.or(page.title);
             (front, page.outline)
         }
-        Format::Text => (front_matter::FrontMatter::default(), text_outline(text)),
+        Format::Text => {
+            let (front, body) = front_matter::split(text).map_err(malformed)?;
+            (front, text_outline(body))
+        }
     };
     let title = document
         .title
@@ -108,6 +111,17 @@ mod tests {
 
     fn lines(parsed: &Parsed) -> Vec<String> {
         parsed.sections.iter().map(|s| format!("{} | {}", s.path.join(" > "), s.blocks.join(" ¶ "))).collect()
+    }
+
+    #[test]
+    fn a_text_may_name_its_groups_too() {
+        let page = read(Format::Text, "---\ntitle: Pay\ngroups: [hr]\n---\nBands start at 7.\n\nAsk first.");
+        assert_eq!((page.title.as_str(), page.groups), ("Pay", Some(Groups::from(["hr".to_owned()]))));
+        assert_eq!(page.sections[0].blocks[0].trim(), "Bands start at 7.");
+        // A line of dashes is a line of dashes.
+        let dashes = read(Format::Text, "---\nOn one line.\n---\nOn another.");
+        assert_eq!(dashes.groups, None);
+        assert!(dashes.sections[0].blocks.concat().contains("On one line."));
     }
 
     #[test]

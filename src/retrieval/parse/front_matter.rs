@@ -9,6 +9,9 @@ use crate::domain::Groups;
 /// Longest front matter that is read; real ones have a few hundred bytes, and YAML is parsed in memory.
 const MAX_BYTES: usize = 64 * 1024;
 
+/// Keys that others name groups by. A page that means to be restricted must not be public for a word.
+const NEARLY_GROUPS: [&str; 3] = ["group", "access", "acl"];
+
 /// What the lines between the two `---` say.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct FrontMatter {
@@ -26,7 +29,11 @@ pub(super) struct FrontMatter {
 pub(super) fn split(text: &str) -> Result<(FrontMatter, &str), String> {
     let start = text.trim_start_matches(['\n', '\r', ' ', '\t']);
     let Some(rest) = opening(start) else {
-        return Ok((FrontMatter::default(), text));
+        return if is_toml(start) {
+            Err("front matter between lines of +++ is not read: write it as `key: value` between lines of ---".into())
+        } else {
+            Ok((FrontMatter::default(), text))
+        };
     };
     let mut length = 0;
     for line in rest.split_inclusive('\n') {
@@ -55,6 +62,12 @@ fn opening(text: &str) -> Option<&str> {
     (first.trim_end() == "---").then_some(rest)
 }
 
+/// Whether a text begins with front matter in TOML.
+fn is_toml(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim_end);
+    lines.next() == Some("+++") && lines.any(|line| line == "+++")
+}
+
 fn names_groups(line: &str) -> bool {
     line.split_once(':').is_some_and(|(key, _)| key.trim().eq_ignore_ascii_case("groups"))
 }
@@ -79,6 +92,8 @@ fn read(yaml: &str) -> Result<Option<FrontMatter>, String> {
             if front.groups.replace(groups(&value)?).is_some() {
                 return Err("front matter: groups is given twice".into());
             }
+        } else if NEARLY_GROUPS.iter().any(|near| key.eq_ignore_ascii_case(near)) {
+            return Err(format!("front matter: {key} is no key here; `groups` says who may see the page"));
         } else if key.eq_ignore_ascii_case("title") {
             front.title = scalar(&value);
         } else if let Some(value) = scalar(&value) {
@@ -117,5 +132,22 @@ fn scalar(value: &Value) -> Option<String> {
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(flag) => Some(flag.to_string()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_looks_restricted_is_refused() {
+        for (text, word) in [
+            ("---\ngroup: hr\n---\nx", "group"),
+            ("---\nAccess: [hr]\n---\nx", "Access"),
+            ("+++\ngroups = [\"hr\"]\n+++\nx", "+++"),
+        ] {
+            assert!(split(text).unwrap_err().contains(word), "{text}");
+        }
+        assert_eq!(split("+++ more of it\nx").unwrap().1, "+++ more of it\nx");
     }
 }

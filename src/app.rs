@@ -51,7 +51,7 @@ pub enum AppError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// The address is taken or not ours.
-    #[error("listening on {address}: {source}; choose another with --listen or server.listen")]
+    #[error("{address} can not be listened on; choose another with --listen or server.listen")]
     Listen {
         /// The address.
         address: String,

@@ -346,9 +346,7 @@ impl<'a> Work<'a> {
         }
         Ok(Outcome { generation: Some(published.id), state, reasons, metrics })
     }
-}
 
-impl Work<'_> {
     /// Makes a generation the active one in place of the one it was compared with; says why not when another one has
     /// taken that one's place meanwhile.
     async fn activate(

@@ -49,7 +49,7 @@ pub enum JobsError {
     #[error("another worker is at work in data directory {0}; one at a time")]
     Busy(PathBuf),
     /// The data directory can not be written.
-    #[error("{path}: {source}")]
+    #[error("{path}")]
     Lock {
         /// The lock's file.
         path: PathBuf,

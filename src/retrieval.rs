@@ -5,6 +5,8 @@ mod conversation;
 mod encoder;
 mod evidence;
 mod folders;
+mod grounding;
+mod interaction;
 mod library;
 mod parse;
 mod schema;
@@ -28,6 +30,7 @@ pub use conversation::contextual_query;
 pub use encoder::SentenceEncoder;
 pub use evidence::Features;
 pub use folders::{SyncProgress, SyncReport, is_watched};
+pub use interaction::Interaction;
 pub use library::{Library, Stats};
 pub use watch::{Watcher, watch};
 

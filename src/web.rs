@@ -18,6 +18,7 @@ pub fn configure(cfg: &mut ServiceConfig) {
         // One resource for both methods: any other is told which there are.
         cfg.service(web::resource(asset.path).route(web::get().to(serving)).route(web::head().to(serving)));
     }
+    cfg.service(web::redirect("/console/", "/console"));
 }
 
 /// Seconds a browser may use a file without asking again. Short: the paths carry no hash, and after an update pages and
@@ -127,6 +128,15 @@ mod tests {
         assert!(test::read_body(again).await.is_empty());
         let other = test::call_service(&app, get(Some("\"other\"".into()))).await;
         assert_eq!(other.status(), StatusCode::OK);
+    }
+
+    #[actix_web::test]
+    async fn the_console_is_found_with_a_slash_at_its_end() {
+        let app = test::init_service(App::new().configure(configure)).await;
+        let request = test::TestRequest::get().uri("/console/").to_request();
+        let response = test::call_service(&app, request).await;
+        assert_eq!(response.status(), StatusCode::TEMPORARY_REDIRECT);
+        assert_eq!(response.headers().get("location").unwrap(), "/console");
     }
 
     #[actix_web::test]

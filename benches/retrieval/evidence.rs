@@ -25,12 +25,16 @@ pub(crate) fn fit(setting: &Setting) -> Outcome<()> {
         }
         let library = handbook(setting, &RetrievalConfig { semantic_weight, ..config.clone() })?;
         let mut asked = ask(&library, &questions)?;
-        let rows: Vec<(Vec<f64>, bool)> = asked
-            .iter()
-            .filter(|asked| asked.question.split == "train")
-            .filter_map(|asked| Some((inputs(asked)?, asked.answerable)))
-            .collect();
         let mut left_out = without_their_page(&library, &questions)?;
+        let row = |asked: &Asked<'_>, weight| {
+            Some(Row { inputs: inputs(asked)?, answerable: asked.answerable, weight })
+        };
+        let train = asked.iter().filter(|asked| asked.question.split == "train");
+        let mut rows: Vec<Row> = train.filter_map(|asked| row(asked, 1.0)).collect();
+        // Words can not tell a question without its page from one with it: they would only raise every estimate.
+        if semantic_weight > 0.0 {
+            rows.extend(left_out.iter().filter_map(|asked| row(asked, LEFT_OUT_WEIGHT)));
+        }
         let coefficients = descend(&rows);
         println!("semantic {semantic_weight}: {coefficients:.3?}");
         for asked in asked.iter_mut().chain(&mut left_out) {
@@ -100,17 +104,31 @@ fn likelihood(coefficients: &[f64], inputs: &[f64]) -> f64 {
 /// than an attempt at a question without an answer, which still shows its sources.
 const ANSWERABLE_SHARE: f64 = 0.7;
 
+/// What a question without its page counts beside one that was written to have no answer: there are six times as many,
+/// and a neighbouring page answers some of them.
+const LEFT_OUT_WEIGHT: f64 = 0.3;
+
+/// A question of the fit.
+struct Row {
+    inputs: Vec<f64>,
+    answerable: bool,
+    weight: f64,
+}
+
 /// Gradient descent on the cross-entropy of both classes.
-fn descend(rows: &[(Vec<f64>, bool)]) -> Vec<f64> {
-    let width = rows.first().map_or(0, |(inputs, _)| inputs.len());
-    let positive = rows.iter().filter(|(_, answerable)| *answerable).count() as f64;
-    let negative = rows.len() as f64 - positive;
+fn descend(rows: &[Row]) -> Vec<f64> {
+    let width = rows.first().map_or(0, |row| row.inputs.len());
+    let weight_of = |answerable: bool| -> f64 {
+        rows.iter().filter(|row| row.answerable == answerable).map(|row| row.weight).sum()
+    };
+    let (positive, negative) = (weight_of(true), weight_of(false));
     let mut coefficients = vec![0.0; width];
     for _ in 0..STEPS {
         let mut gradient = vec![0.0; width];
-        for (inputs, answerable) in rows {
-            let weight =
+        for Row { inputs, answerable, weight } in rows {
+            let share =
                 if *answerable { ANSWERABLE_SHARE / positive } else { (1.0 - ANSWERABLE_SHARE) / negative };
+            let weight = weight * share;
             let error = likelihood(&coefficients, inputs) - f64::from(u8::from(*answerable));
             for (slope, input) in gradient.iter_mut().zip(inputs) {
                 *slope += weight * error * input;

@@ -74,7 +74,7 @@ pub(super) async fn get(
 }
 
 /// One's own answers, or with the role curator anybody's; and only what one's groups may see.
-fn may_see(who: &Identity, answer: &AnswerRecord) -> bool {
+pub(super) fn may_see(who: &Identity, answer: &AnswerRecord) -> bool {
     (who.role >= Role::Curator || answer.user == who.user) && answer.access.permits(who.visible_groups())
 }
 

@@ -62,7 +62,7 @@ pub(super) async fn create(
     let corrected = match &body.corrects {
         Some(id) => {
             let answer = context.ledger.answer(&AnswerId::from_wire(id)).await?;
-            let visible = answer.filter(|answer| answer.access.permits(curator.0.visible_groups()));
+            let visible = answer.filter(|answer| super::answers::may_see(&curator.0, answer));
             Some(visible.ok_or_else(|| Error::not_found("the answer that `corrects` names"))?)
         }
         None => None,

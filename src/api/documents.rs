@@ -7,7 +7,7 @@ use actix_web::http::StatusCode;
 use actix_web::{HttpResponse, web};
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{DocumentId, Groups, Identity};
+use crate::domain::{AccessLabel, DocumentId, Groups, Identity};
 use crate::error::{Error, ErrorCode};
 use crate::retrieval::{Document, Format, PutOutcome, StoredDocument, is_watched};
 
@@ -162,7 +162,7 @@ pub(super) async fn delete(
 fn put_if_allowed(context: &Context, who: &Identity, document: &Document) -> Result<PutOutcome, Error> {
     let library = &context.library;
     if let Some(old) = library.document(&document.id, None)? {
-        if library.document(&document.id, who.visible_groups())?.is_none() {
+        if !AccessLabel::of([&old.groups]).permits(who.visible_groups()) {
             return Err(Error::new(
                 ErrorCode::Forbidden,
                 "a document with this id belongs to groups you are not in",

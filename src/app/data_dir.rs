@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     /// It can not be created or written.
-    #[error("data directory {path}: {source}; choose another with --data-dir or data_dir")]
+    #[error("data directory {path} can not be used; choose another with --data-dir or data_dir")]
     Unusable {
         /// The directory.
         path: PathBuf,

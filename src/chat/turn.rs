@@ -210,7 +210,7 @@ pub(super) async fn retrieve(chat: &Arc<Chat>, turn: &Turn) -> Result<Retrieved,
     }
     let (library, who, text) = (Arc::clone(&chat.library), turn.who.clone(), turn.search_query.clone());
     let searching = tokio::task::spawn_blocking(move || {
-        library.search(&SearchQuery { text: &text, groups: who.visible_groups(), k })
+        library.ground(&SearchQuery { text: &text, groups: who.visible_groups(), k })
     });
     let found = searching.await.map_err(Error::internal)??;
     let took = began.elapsed();

@@ -22,7 +22,8 @@ struct Finding {
     detail: String,
 }
 
-/// Checks one part after the other; a part that fails does not keep the others from being checked.
+/// Checks one part after the other. A part that fails does not keep the others from being checked, but for what is in a
+/// ledger that can not be opened.
 pub(super) async fn run(config: Config, json: bool) -> CommandResult {
     let config = Arc::new(config);
     let mut findings = vec![finding("configuration", Ok::<_, DataDirError>("valid".to_owned()))];
@@ -37,13 +38,18 @@ pub(super) async fn run(config: Config, json: bool) -> CommandResult {
         Err(error) => Finding { check: "data directory", ok: false, detail: chain(error) },
         Ok(dir) => Finding { check: "data directory", ok: true, detail: dir.path().display().to_string() },
     });
-    findings.push(finding("ledger", ledger(&config).await));
+    let ledger = finding("ledger", ledger(&config).await);
+    let has_ledger = ledger.ok;
+    findings.push(ledger);
     if let Ok(data_dir) = &lock {
         findings.push(finding("index and sentence model", index(&config, data_dir).await));
     }
     findings.push(finding("documents", documents(&config)));
-    findings.push(finding("access", access(&config).await));
-    findings.push(finding("generations", generations(&config).await));
+    // What these look at is in the ledger: one that can not be reached is waited for once.
+    if has_ledger {
+        findings.push(finding("access", access(&config).await));
+        findings.push(finding("generations", generations(&config).await));
+    }
     findings.push(finding("base model", model(&config).await));
     for part in &findings {
         if json {

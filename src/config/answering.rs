@@ -9,7 +9,7 @@ use super::{ConfigError, check};
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RetrievalConfig {
-    /// Passages given to the model, and shown as sources. Default 2: the default model states more facts from two
+    /// Most passages given to the model, and shown as sources. Default 2: the default model states more facts from two
     /// than from four.
     pub k: usize,
     /// Largest passage in tokens of about 4 characters when documents are split. Default 160.
@@ -21,8 +21,15 @@ pub struct RetrievalConfig {
     /// Weight of a match in the title or headings relative to the body. Default 1.0.
     pub title_boost: f32,
     /// Weight of the sentence model against BM25 in the fused score, 0 to 1. Default 0.65; without a sentence model
-    /// it is 0.
+    /// it is 0, and 0 does without one: no `interaction_weight`, no `margin`.
     pub semantic_weight: f32,
+    /// Weight of late interaction (each word of the question against each word of a passage, by the sentence model)
+    /// against the fused score when the best 8 passages are put in their last order. It reads 256 tokens of a passage.
+    /// Default 2; 0 leaves the order.
+    pub interaction_weight: f32,
+    /// How far behind the best passage's score, which is at most 1, another one may be to be given to the model, too.
+    /// Default 0.2, by which 8 are given at most; 1 gives `k`. Without a sentence model `k` are given.
+    pub margin: f32,
     /// Evidence (0 to 1) below which the answer is a plain "I don't know". 0 never refuses. Default 0.4.
     pub answerable_threshold: f32,
 }
@@ -36,6 +43,8 @@ impl Default for RetrievalConfig {
             bm25_b: 0.4,
             title_boost: 1.0,
             semantic_weight: 0.65,
+            interaction_weight: 2.0,
+            margin: 0.2,
             answerable_threshold: 0.4,
         }
     }
@@ -50,6 +59,10 @@ impl RetrievalConfig {
         check((0.0..=1.0).contains(&self.semantic_weight), "retrieval.semantic_weight", || {
             "must be 0 to 1".into()
         })?;
+        check((0.0..=100.0).contains(&self.interaction_weight), "retrieval.interaction_weight", || {
+            "must be 0 to 100".into()
+        })?;
+        check((0.0..=1.0).contains(&self.margin), "retrieval.margin", || "must be 0 to 1".into())?;
         check((0.0..=1.0).contains(&self.answerable_threshold), "retrieval.answerable_threshold", || {
             "must be 0 to 1".into()
         })

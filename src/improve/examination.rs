@@ -168,8 +168,7 @@ impl Work<'_> {
                 temperature,
             };
             let thresholds = Thresholds {
-                serve_restricted: workshop.config.gate.serve_restricted
-                    || workshop.config.registry.serve_restricted,
+                serve_restricted: workshop.config.registry.serve_restricted,
                 ..workshop.config.gate.clone()
             };
             let made = (&candidate.made, rewarding.as_deref());

@@ -19,6 +19,7 @@ use crate::reward::{
 
 /// Newest held-out choices on which a new reward model is compared with the old one.
 const NEWEST: usize = 200;
+
 /// What came of training a reward model.
 pub(super) struct Learnt {
     /// What the policy can be optimised by; `None` while there is too little to learn from.
@@ -121,7 +122,7 @@ impl Work<'_> {
         let folder = self.folder.join("reward");
         std::fs::create_dir_all(&folder).map_err(io(&folder))?;
         let kept = Kept::new(&folder, name);
-        if let Some(trained) = kept.load()? {
+        if let Some(trained) = kept.load() {
             return Ok(Ok(trained));
         }
         let (preferences, extractor) = (preferences.clone(), extractor.clone());
@@ -156,8 +157,7 @@ impl Work<'_> {
         let accepted = self.accepted(active.as_ref(), (&trained, judgements, extractor)).await?;
         let Accepted { mut reasons, remarks, drift } = accepted;
         let access = judgements.summary().access.clone();
-        let (gate, registry_config) = (&self.workshop.config.gate, &self.workshop.config.registry);
-        if !access.is_public() && !gate.serve_restricted && !registry_config.serve_restricted {
+        if !access.is_public() && !self.workshop.config.registry.serve_restricted {
             reasons.push("it learnt from restricted pages, and everybody would be scored by it".into());
         }
         let label = serde_json::to_value(&access).unwrap_or_default();
@@ -305,15 +305,11 @@ impl Kept {
         Self { head: folder.join(format!("{name}.safetensors")), report: folder.join(format!("{name}.json")) }
     }
 
-    fn load(&self) -> Result<Option<Box<Trained>>, ImproveError> {
-        let Some(report) =
-            std::fs::read(&self.report).ok().and_then(|text| serde_json::from_slice(&text).ok())
-        else {
-            return Ok(None);
-        };
-        // One that this version can not read, after an upgrade, is made again.
-        let Ok(model) = RewardModel::load(&self.head) else { return Ok(None) };
-        Ok(Some(Box::new(Trained { model, report })))
+    /// What an earlier start of the run trained; one that this version can not read, after an upgrade, is made again.
+    fn load(&self) -> Option<Box<Trained>> {
+        let report = serde_json::from_slice(&std::fs::read(&self.report).ok()?).ok()?;
+        let model = RewardModel::load(&self.head).ok()?;
+        Some(Box::new(Trained { model, report }))
     }
 
     fn save(&self, trained: &Trained) -> Result<(), ImproveError> {

@@ -1,6 +1,6 @@
 //! How does PostgreSQL keep the ledger? One pool; the server orders the writers.
 
-use std::str::FromStr;
+use std::{str::FromStr, time::Duration};
 
 use sqlx::{
     PgPool,
@@ -12,6 +12,8 @@ use crate::domain::AnswerRecord;
 
 /// Connections of one server process: a few servers fit into PostgreSQL's default of 100.
 const CONNECTIONS: u32 = 10;
+/// How long one is waited for: a database that can not be reached is told of before people give up.
+const CONNECTION_WAIT: Duration = Duration::from_secs(10);
 /// Names the lock that imports take. Any number does that nothing else in this database uses.
 const IMPORT_LOCK: i64 = 0x6174_7475_6e65;
 
@@ -26,6 +28,7 @@ impl PostgresLedger {
         let options = PgConnectOptions::from_str(url).map_err(failed("reading database.url"))?;
         let pool = PgPoolOptions::new()
             .max_connections(CONNECTIONS)
+            .acquire_timeout(CONNECTION_WAIT)
             .connect_with(options)
             .await
             .map_err(failed("connecting to the database"))?;

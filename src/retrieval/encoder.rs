@@ -1,11 +1,12 @@
-//! What does a text mean, as a vector? all-MiniLM-L6-v2 on candle.
+//! What do a text and its words mean, as vectors? all-MiniLM-L6-v2 on candle.
 
 mod bert;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use tokenizers::{Tokenizer, TruncationParams};
+use tokenizers::{Encoding, Tokenizer, TruncationParams};
 
 use self::bert::{Bert, Config};
 use super::RetrievalError;
@@ -21,6 +22,24 @@ const MAX_BYTES: usize = 16 * 1024;
 
 /// Tokens that go through the model at once: enough to keep the cores busy, few enough to stay in their caches.
 const BATCH_TOKENS: usize = 2048;
+
+/// A text as the sentence model reads it.
+pub(super) struct Reading {
+    /// Its vector, of length 1.
+    pub vector: [f32; DIMENSIONS],
+    /// Its tokens, in order; those of a text of more than 256 are cut.
+    pub tokens: Vec<Token>,
+}
+
+/// A token in its text.
+pub(super) struct Token {
+    /// Bytes of the text that it stands for.
+    pub range: Range<usize>,
+    /// Whether it only marks where the text begins or ends.
+    pub is_special: bool,
+    /// Its state in the last layer, scaled to length 1.
+    pub vector: [f32; DIMENSIONS],
+}
 
 /// A sentence model. Calls may come from any number of threads.
 pub struct SentenceEncoder {
@@ -78,16 +97,49 @@ impl SentenceEncoder {
     /// # Errors
     /// When a text can not be tokenised or the model fails.
     pub fn encode(&self, texts: &[&str]) -> Result<Vec<[f32; DIMENSIONS]>, RetrievalError> {
+        self.each(texts, |_, states| mean(states))
+    }
+
+    /// As [`SentenceEncoder::encode`], with a vector for each token, too.
+    ///
+    /// # Errors
+    /// As [`SentenceEncoder::encode`].
+    pub(super) fn read(&self, texts: &[&str]) -> Result<Vec<Reading>, RetrievalError> {
+        self.each(texts, |encoding, states| {
+            let places = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask());
+            let token = |((&(start, end), &special), state): ((&(usize, usize), &u32), &[f32])| Token {
+                range: start..end,
+                is_special: special != 0,
+                vector: normalised(state),
+            };
+            let tokens = places.zip(states.chunks_exact(DIMENSIONS)).map(token).collect();
+            Reading { vector: mean(states), tokens }
+        })
+    }
+
+    /// The vectors of a text's tokens, each of length 1, `(tokens, DIMENSIONS)`; those that mark its begin and end are among
+    /// them, and those of a text of more than 256 tokens are cut.
+    ///
+    /// # Errors
+    /// As [`SentenceEncoder::encode`].
+    pub(super) fn token_vectors(&self, text: &str) -> Result<Vec<f32>, RetrievalError> {
+        let vectors = |states: &[f32]| states.chunks_exact(DIMENSIONS).flat_map(normalised).collect();
+        Ok(self.each(&[text], |_, states| vectors(states))?.pop().unwrap_or_default())
+    }
+
+    /// What becomes of each text's tokens and their states, `(tokens, DIMENSIONS)`; texts are read some at a time.
+    fn each<T>(
+        &self,
+        texts: &[&str],
+        become_of: impl Fn(&Encoding, &[f32]) -> T,
+    ) -> Result<Vec<T>, RetrievalError> {
         let texts: Vec<&str> = texts.iter().map(|text| beginning(text, MAX_BYTES)).collect();
-        let tokens: Vec<Vec<u32>> = self
+        let encodings = self
             .tokenizer
             .encode_batch(texts, true)
-            .map_err(|error| unusable("tokenizer.json".into(), error))?
-            .iter()
-            .map(|encoding| encoding.get_ids().to_vec())
-            .collect();
-        let mut vectors = Vec::with_capacity(tokens.len());
-        let mut rest = tokens.as_slice();
+            .map_err(|error| unusable("tokenizer.json".into(), error))?;
+        let mut made = Vec::with_capacity(encodings.len());
+        let mut rest = encodings.as_slice();
         while !rest.is_empty() {
             let mut total = 0;
             let fitting = rest.iter().take_while(|text| {
@@ -95,19 +147,29 @@ impl SentenceEncoder {
                 total <= BATCH_TOKENS
             });
             let (batch, after) = rest.split_at(fitting.count().max(1));
-            let batch: Vec<&[u32]> = batch.iter().map(Vec::as_slice).collect();
-            vectors.extend(self.model.means(&batch)?.iter().map(|mean| normalised(mean)));
+            let tokens: Vec<&[u32]> = batch.iter().map(Encoding::get_ids).collect();
+            let states = self.model.states(&tokens)?;
+            made.extend(batch.iter().zip(&states).map(|(encoding, states)| become_of(encoding, states)));
             rest = after;
         }
-        Ok(vectors)
+        Ok(made)
     }
 }
 
-fn normalised(mean: &[f32]) -> [f32; DIMENSIONS] {
-    let length = dot(mean, mean).sqrt().max(f32::MIN_POSITIVE);
-    let mut vector = [0.0; DIMENSIONS];
-    vector.iter_mut().zip(mean).for_each(|(to, from)| *to = from / length);
-    vector
+/// The mean of a text's token states, scaled to length 1.
+fn mean(states: &[f32]) -> [f32; DIMENSIONS] {
+    let mut sum = [0.0; DIMENSIONS];
+    for state in states.chunks_exact(DIMENSIONS) {
+        sum.iter_mut().zip(state).for_each(|(sum, value)| *sum += value);
+    }
+    normalised(&sum)
+}
+
+fn normalised(vector: &[f32]) -> [f32; DIMENSIONS] {
+    let length = dot(vector, vector).sqrt().max(f32::MIN_POSITIVE);
+    let mut scaled = [0.0; DIMENSIONS];
+    scaled.iter_mut().zip(vector).for_each(|(to, from)| *to = from / length);
+    scaled
 }
 
 fn unusable(path: PathBuf, problem: impl std::fmt::Display) -> RetrievalError {
@@ -115,14 +177,14 @@ fn unusable(path: PathBuf, problem: impl std::fmt::Display) -> RetrievalError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use candle_core::{DType, Device, Tensor};
     use candle_nn::VarBuilder;
     use candle_transformers::models::bert;
 
     /// The folder with the model when it was fetched before, or a plain word that the test did not run.
-    fn model() -> Option<PathBuf> {
+    pub(in crate::retrieval) fn model() -> Option<PathBuf> {
         let config = crate::config::ModelsConfig { offline: true, ..Default::default() };
         let progress = crate::models::for_this_process();
         let folder = crate::models::prepare_sentence(&config, progress.as_ref()).ok().flatten();
@@ -147,8 +209,8 @@ mod tests {
             let ids = encoder.tokenizer.encode(*text, true).unwrap().get_ids().to_vec();
             let ids = Tensor::from_vec(ids.clone(), (1, ids.len()), &Device::Cpu).unwrap();
             let states = reference.forward(&ids, &ids.zeros_like().unwrap(), None).unwrap();
-            let mean: Vec<f32> = states.mean(1).unwrap().squeeze(0).unwrap().to_vec1().unwrap();
-            let cosine = dot(&normalised(&mean), &vector);
+            let reference: Vec<f32> = states.mean(1).unwrap().squeeze(0).unwrap().to_vec1().unwrap();
+            let cosine = dot(&normalised(&reference), &vector);
             assert!(cosine > 0.9999, "{text:?}: {cosine}");
         }
     }

@@ -1,4 +1,4 @@
-//! What can be done with the company's documents? Put, remove, list and search; every call blocks.
+//! What can be done with the company's documents? Put, remove and list, and search in `grounding`; every call blocks.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -8,14 +8,11 @@ use tantivy::{DocAddress, TantivyDocument, Term};
 
 use super::analysis::{Analyser, language_of};
 use super::encoder::SentenceEncoder;
-use super::evidence::Features;
+use super::interaction::Memory;
 use super::parse::{Parsed, parse};
 use super::schema::{DOCUMENT, PASSAGE, Record, StoredPassage, access_terms};
-use super::search::{Question, rank};
 use super::store::{Change, Entries, Snapshot, Store, visible};
-use super::{
-    Document, Found, PutOutcome, RetrievalError, SearchQuery, StoredDocument, evidence, split, vectors,
-};
+use super::{Document, PutOutcome, RetrievalError, StoredDocument, split, vectors};
 use crate::config::RetrievalConfig;
 use crate::domain::{DocumentId, Groups, Passage, now};
 
@@ -24,9 +21,11 @@ const API: &str = "api";
 
 /// The documents and their index. Calls may come from any number of threads: readers never wait, writers take turns.
 pub struct Library {
-    store: Store,
-    config: RetrievalConfig,
+    pub(super) store: Store,
+    pub(super) config: RetrievalConfig,
     encoder: Option<Arc<SentenceEncoder>>,
+    /// What was read of passages.
+    pub(super) memory: Memory,
     /// One walk over the folders at a time.
     pub(super) walking: Mutex<()>,
 }
@@ -68,13 +67,24 @@ impl Library {
         config: &RetrievalConfig,
         encoder: Option<Arc<SentenceEncoder>>,
     ) -> Result<Self, RetrievalError> {
-        Ok(Self { store: Store::open(dir)?, config: config.clone(), encoder, walking: Mutex::new(()) })
+        Ok(Self {
+            store: Store::open(dir)?,
+            config: config.clone(),
+            encoder,
+            memory: Memory::new(),
+            walking: Mutex::new(()),
+        })
     }
 
     /// The sentence model that gives passages their vectors, when there is one.
     #[must_use]
     pub fn encoder(&self) -> Option<Arc<SentenceEncoder>> {
         self.encoder.clone()
+    }
+
+    /// The sentence model, when it is searched with.
+    pub(super) fn meaning(&self) -> Option<&SentenceEncoder> {
+        self.encoder.as_deref().filter(|_| self.config.semantic_weight > 0.0)
     }
 
     /// Puts a document in place of the one with its id. When it returns, the document is durable and can be found.
@@ -186,45 +196,6 @@ impl Library {
         Ok((page, next))
     }
 
-    /// Finds the passages that speak about a question.
-    ///
-    /// # Errors
-    /// When the index or the sentence model fails.
-    pub fn search(&self, query: &SearchQuery<'_>) -> Result<Found, RetrievalError> {
-        self.search_with_features(query).map(|(found, _)| found)
-    }
-
-    /// As [`Library::search`], with what the evidence was estimated from.
-    ///
-    /// # Errors
-    /// As [`Library::search`].
-    pub fn search_with_features(
-        &self,
-        query: &SearchQuery<'_>,
-    ) -> Result<(Found, Option<Features>), RetrievalError> {
-        let (snapshot, fields) = (self.store.snapshot(), &self.store.fields);
-        let vector = match &self.encoder {
-            Some(encoder) if self.config.semantic_weight > 0.0 && !query.text.trim().is_empty() => {
-                encoder.encode(&[query.text])?.pop()
-            }
-            _ => None,
-        };
-        let vector = vector.map(Vec::from);
-        let model = self.encoder.as_deref().zip(vector.as_deref());
-        let question = Question::new(query.text, &snapshot.languages, vector.as_deref());
-        let asked = (query.groups, query.k.max(evidence::PASSAGES));
-        let ranking = rank((&snapshot, fields), &question, asked, &self.config)?;
-        let mut passages = ranking
-            .hits
-            .iter()
-            .map(|hit| self.read_passage(&snapshot, hit.address, hit.score))
-            .collect::<Result<Vec<_>, _>>()?;
-        let features = Features::of(&ranking, &passages, model)?;
-        passages.truncate(query.k);
-        let evidence = features.map_or(0.0, |features| features.likelihood());
-        Ok((Found { passages, evidence, index_version: snapshot.version() }, features))
-    }
-
     /// A passage by its id, when a member of `groups` may see it.
     ///
     /// # Errors
@@ -320,7 +291,10 @@ impl Library {
         };
         let vectors = match &self.encoder {
             Some(encoder) => {
-                let texts: Vec<String> = stored.iter().map(text_to_encode).collect();
+                let texts: Vec<String> = stored
+                    .iter()
+                    .map(|piece| text_to_encode(&piece.title, &piece.heading_path, &piece.text))
+                    .collect();
                 encoder.encode(&texts.iter().map(String::as_str).collect::<Vec<_>>())?
             }
             None => Vec::new(),
@@ -390,7 +364,7 @@ impl Library {
         self.store.fields.stored(&snapshot.searcher.doc::<TantivyDocument>(address)?)
     }
 
-    fn read_passage(
+    pub(super) fn read_passage(
         &self,
         snapshot: &Snapshot,
         address: DocAddress,
@@ -420,15 +394,15 @@ pub(super) fn fingerprint(document: &Document, origin: Origin<'_>) -> String {
 }
 
 /// What the sentence model reads: a passage out of its page says little.
-fn text_to_encode(passage: &StoredPassage) -> String {
-    let mut text = passage.title.clone();
-    for heading in &passage.heading_path {
-        text.push_str(" > ");
-        text.push_str(heading);
+pub(super) fn text_to_encode(title: &str, heading_path: &[String], text: &str) -> String {
+    let mut whole = title.to_owned();
+    for heading in heading_path {
+        whole.push_str(" > ");
+        whole.push_str(heading);
     }
-    text.push('\n');
-    text.push_str(&passage.text);
-    text
+    whole.push('\n');
+    whole.push_str(text);
+    whole
 }
 
 /// What was given wins over what the front matter says.

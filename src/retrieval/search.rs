@@ -6,6 +6,7 @@
 //! scored, and with a sentence model every visible passage is.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use tantivy::postings::Postings;
 use tantivy::query::{EnableScoring, Query};
@@ -38,6 +39,8 @@ struct QueryTerm {
 /// What is searched for.
 pub(super) struct Question<'a> {
     terms: Vec<QueryTerm>,
+    /// Where in the text each word is, with its place among the terms.
+    words: Vec<(Range<usize>, usize)>,
     /// The question's sentence vector, when there is a sentence model.
     vector: Option<&'a [f32]>,
 }
@@ -62,6 +65,8 @@ pub(super) struct Ranking {
     pub hits: Vec<Hit>,
     /// BM25 of a passage that had every term of the question without end.
     pub lexical_limit: f32,
+    /// How rare each of the question's terms is among the visible passages.
+    rarities: Vec<f32>,
 }
 
 impl<'a> Question<'a> {
@@ -69,6 +74,7 @@ impl<'a> Question<'a> {
     pub(super) fn new(text: &str, languages: &[String], vector: Option<&'a [f32]>) -> Self {
         let mut analysers: Vec<Analyser> = languages.iter().map(|code| Analyser::new(code)).collect();
         let mut terms: Vec<QueryTerm> = Vec::new();
+        let mut words = Vec::new();
         for word in beginning(text, QUESTION_BYTES).split_whitespace() {
             // A word such as `wi-fi` has several terms; each language gives them in the same order unless one of them
             // is a stop word there, so the words are cut first.
@@ -76,11 +82,11 @@ impl<'a> Question<'a> {
                 let variants: Vec<Vec<String>> =
                     analysers.iter_mut().map(|analyser| analyser.terms(part)).collect();
                 let longest = variants.iter().map(Vec::len).max().unwrap_or(0);
+                // A part is a slice of the text.
+                let start = part.as_ptr() as usize - text.as_ptr() as usize;
                 for position in 0..longest {
-                    add(
-                        &mut terms,
-                        variants.iter().filter_map(|terms| terms.get(position).cloned()).collect(),
-                    );
+                    let variants = variants.iter().filter_map(|terms| terms.get(position).cloned()).collect();
+                    words.push((start..start + part.len(), add(&mut terms, variants)));
                 }
             }
         }
@@ -90,15 +96,24 @@ impl<'a> Question<'a> {
                 terms.push(QueryTerm { variants, count, is_synonym: true });
             }
         }
-        Self { terms, vector }
+        Self { terms, words, vector }
+    }
+
+    /// How rare the word at a byte of the text is among the passages of a ranking; 0 for a stop word.
+    pub(super) fn rarity_at(&self, byte: usize, ranking: &Ranking) -> f32 {
+        let here = self.words.iter().filter(|(range, _)| range.contains(&byte));
+        here.filter_map(|(_, term)| ranking.rarities.get(*term)).copied().fold(0.0, f32::max)
     }
 }
 
-fn add(terms: &mut Vec<QueryTerm>, variants: BTreeSet<String>) {
-    match terms.iter_mut().find(|term| term.variants == variants) {
-        Some(term) => term.count += 1.0,
-        None => terms.push(QueryTerm { variants, count: 1.0, is_synonym: false }),
+/// Counts a word; returns its place among the terms.
+fn add(terms: &mut Vec<QueryTerm>, variants: BTreeSet<String>) -> usize {
+    if let Some(known) = terms.iter().position(|term| term.variants == variants) {
+        terms[known].count += 1.0;
+        return known;
     }
+    terms.push(QueryTerm { variants, count: 1.0, is_synonym: false });
+    terms.len() - 1
 }
 
 /// The text up to the last character that begins within `bytes`.
@@ -134,14 +149,17 @@ pub(super) fn rank(
     let statistics = Statistics::of(&segments, config);
     let mut lexical_limit = 0.0;
     let mut rarity = 0.0;
+    let mut rarities = Vec::with_capacity(question.terms.len());
     for term in &question.terms {
         let (limit, weight) = score_term(&mut segments, term, fields, &statistics)?;
+        rarities.push(weight);
         if !term.is_synonym {
             lexical_limit += limit;
             rarity += weight;
         }
     }
-    Ok(Ranking { hits: fuse(&segments, question, rarity, (config.semantic_weight, k)), lexical_limit })
+    let hits = fuse(&segments, question, rarity, (config.semantic_weight, k));
+    Ok(Ranking { hits, lexical_limit, rarities })
 }
 
 /// What BM25 needs to know about the visible passages as a whole.

@@ -1,5 +1,7 @@
 //! Where do log lines go, and how do they look?
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use crate::config::{LogFormat, TelemetryConfig};
@@ -24,7 +26,12 @@ pub fn init(config: &TelemetryConfig) -> Result<(), LogError> {
     let filter = EnvFilter::try_new(&text).map_err(|error| LogError::Filter(text, error))?;
     let registry = tracing_subscriber::registry().with(filter);
     let started = match config.log_format {
-        LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init(),
+        LogFormat::Text => {
+            let lines = fmt::layer().with_writer(std::io::stderr);
+            // Colour codes in a file are in the way of whoever searches it.
+            let lines = if std::io::stderr().is_terminal() { lines } else { lines.with_ansi(false) };
+            registry.with(lines).try_init()
+        }
         LogFormat::Json => {
             registry.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
         }

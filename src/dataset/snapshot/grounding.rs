@@ -74,7 +74,7 @@ impl Grounding {
     fn retrieved(&self, example: &mut Example) -> Result<Vec<PassageRef>> {
         let groups: Groups = example.access.clauses().iter().flatten().cloned().collect();
         let text = contextual_query(&example.messages);
-        let found = self.library.search(&SearchQuery { text: &text, groups: Some(&groups), k: self.k })?;
+        let found = self.library.ground(&SearchQuery { text: &text, groups: Some(&groups), k: self.k })?;
         if self.threshold > 0.0 && found.evidence < self.threshold {
             return Ok(Vec::new());
         }

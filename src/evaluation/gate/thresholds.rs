@@ -46,7 +46,9 @@ pub struct Thresholds {
     pub parity: f64,
     /// Groups that everybody who is served is a member of. Default none.
     pub audience: Groups,
-    /// Whether a candidate trained on what not everybody may see may be served to everybody. Default `false`.
+    /// Whether a candidate trained on what not everybody may see may be served to everybody: `registry.serve_restricted`,
+    /// by which servers go, too.
+    #[serde(skip)]
     pub serve_restricted: bool,
 }
 

@@ -95,12 +95,12 @@ impl Bert {
         })
     }
 
-    /// The mean of each text's token states, one row of `hidden_size` per text. No text may be empty or longer than
-    /// the model's positions.
+    /// The states of each text's tokens, `(tokens, hidden_size)` row by row. No text may be empty or longer than the
+    /// model's positions.
     ///
     /// # Errors
     /// When a token is not in the vocabulary, or a product fails.
-    pub(super) fn means(&self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, candle_core::Error> {
+    pub(super) fn states(&self, texts: &[&[u32]]) -> Result<Vec<Vec<f32>>, candle_core::Error> {
         let width = self.config.hidden_size;
         let mut ranges = Vec::with_capacity(texts.len());
         let mut states = Vec::new();
@@ -115,15 +115,7 @@ impl Bert {
         for layer in &self.layers {
             self.layer(layer, &mut states, &ranges)?;
         }
-        let mean = |range: &Range<usize>| {
-            let mut mean = vec![0.0; width];
-            for row in states[range.start * width..range.end * width].chunks_exact(width) {
-                add(&mut mean, row);
-            }
-            mean.iter_mut().for_each(|value| *value /= range.len() as f32);
-            mean
-        };
-        Ok(ranges.iter().map(mean).collect())
+        Ok(ranges.iter().map(|range| states[range.start * width..range.end * width].to_vec()).collect())
     }
 
     fn embed(&self, token: usize, position: usize, states: &mut Vec<f32>) -> Result<(), candle_core::Error> {

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use proptest::prelude::*;
 
 use super::*;
-use crate::retrieval::Format;
+use crate::retrieval::{Format, SearchQuery};
 
 /// Where the child of the kill test keeps its index.
 const CHILD_INDEX: &str = "ATTUNE_TEST_CHILD_INDEX";

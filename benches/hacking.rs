@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use attune::chat::Shown;
 use attune::config::{Config, PolicyConfig};
-use attune::evaluation::gate::{Duel, RewardModelScores, Scores, Thresholds, decide};
+use attune::evaluation::gate::{Duel, HalvesScores, RewardModelScores, Scores, Thresholds, decide};
 use attune::improve::{Answers, Examining, Question, Workshop, examine};
 use attune::jobs::Reporter;
 use attune::nn::{Adapter, Decoder};
@@ -214,6 +214,7 @@ fn run(workshop: &Workshop, options: &Options, folder: &Path) {
                 right: 300,
                 longer_chosen: 200,
                 calibration_error: 0.05,
+                halves: Some(HalvesScores { pairs: 400, right: 300 }),
             }),
             against_current: Some(duel),
             against_random: Some(duel),

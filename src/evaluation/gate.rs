@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::statistics::Bootstrap;
 use checks::Examiner;
-pub use scores::{Duel, Gains, Method, RewardModelScores, Scores};
+pub use scores::{Duel, Gains, HalvesScores, Method, RewardModelScores, Scores};
 pub use thresholds::Thresholds;
 
 /// What is to become of a candidate.

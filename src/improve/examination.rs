@@ -140,9 +140,12 @@ impl Work<'_> {
         let temperature = self.policy.temperature as f32;
         let examined = tokio::task::spawn_blocking(move || {
             let current = served.map_or_else(|| Ok(material.decoder.clone()), |path| Decoder::open(&path))?;
-            let questions = &material.questions;
+            let held_out = material.held_out;
+            let optimised = rewarding.is_some();
+            let compared = if optimised { material.questions.len() } else { held_out };
+            let questions = &material.questions[..compared];
             let examining = Examining { workshop: &workshop, report: &report };
-            let further: &[Question] = if rewarding.is_some() { &material.further } else { &[] };
+            let further: &[Question] = if optimised { &material.further } else { &[] };
             let asked = |decoder: &Decoder, phase: &str| {
                 let answers = examine(examining, (decoder, questions), phase)?;
                 let further = shown(examining, (decoder, further), &format!("further {phase}"))?;
@@ -150,16 +153,15 @@ impl Work<'_> {
             };
             let before = asked(&current, "answers before")?;
             let after = asked(&candidate.decoder, "answers after")?;
-            let control = candidate.made.control.as_ref().filter(|_| rewarding.is_some());
+            let control = candidate.made.control.as_ref().filter(|_| optimised);
             let control = match control {
                 Some(adapter) => {
                     Some(asked(&material.decoder.merged(adapter)?, "answers of the random control")?)
                 }
                 None => None,
             };
-            let some = !questions.is_empty();
-            let (old, new) = (&before.answers.samples, &after.answers.samples);
-            let comparison = some.then(|| Comparison::of(old, new, &Comparing::default())).transpose()?;
+            let (old, new) = (&before.answers.samples[..held_out], &after.answers.samples[..held_out]);
+            let comparison = (held_out > 0).then(|| Comparison::of(old, new, &Comparing::default())).transpose()?;
             let compared = Compared {
                 questions: (questions, further),
                 current: (&current, &before),
@@ -174,7 +176,7 @@ impl Work<'_> {
             let made = (&candidate.made, rewarding.as_deref());
             let access = material.access(rewarding.as_deref());
             let verdict = compared.verdict(examining, made, (&access, &thresholds))?;
-            let mut remarks = remarks(questions.len(), &candidate);
+            let mut remarks = remarks(held_out, &candidate);
             if let Some(words) = &verdict.why {
                 let on = "on average over the questions to which both say something, in deviations of reward";
                 remarks.push(format!("by the gate's judge, {on}, the candidate has {words}"));

@@ -5,8 +5,7 @@ use sha2::{Digest, Sha256};
 use super::rewarding::Collecting;
 use super::{ImproveError, Question, Work};
 use crate::dataset::judgements::Judgements;
-use crate::evaluation::gate::RewardModelScores;
-use crate::evaluation::statistics::wilson;
+use crate::evaluation::gate::{HalvesScores, RewardModelScores};
 use crate::reward::{self, Accuracy, Extractor, Item, Preferences, Read, RewardError, RewardModel, Score};
 
 /// Of two halves of the questions, the policy is optimised by what one says and judged by what the other says.
@@ -25,7 +24,7 @@ pub(super) struct Rewarding {
     pub(super) model: RewardModel,
     /// What says whether it became better: learnt from the other half, with another seed.
     pub(super) judge: RewardModel,
-    /// How good the model on all questions is on choices it has not seen, or these two are, whichever is less: for the gate.
+    /// How good the model on all questions is on choices it has not seen, and these two are: for the gate.
     pub(super) scores: RewardModelScores,
     /// How often these two are right about the choices on each other's questions.
     pub(super) halves: Accuracy,
@@ -108,7 +107,8 @@ impl Work<'_> {
             Ok::<_, RewardError>((halves, model, judge))
         });
         let (halves, model, judge) = measured.await??;
-        let scores = weaker(scores, &halves);
+        let counted = HalvesScores { pairs: halves.pairs, right: halves.right.floor() as u64 };
+        let scores = RewardModelScores { halves: Some(counted), ..scores };
         Ok(Ok(Rewarding { extractor, model, judge, scores, halves, judgements }))
     }
 }
@@ -127,35 +127,11 @@ fn part(all: &Preferences, wanted: impl Fn(&str) -> bool) -> Preferences {
     }
 }
 
-/// The scores of two models that are right about the choices on each other's questions so often, where that is less:
-/// what each half taught is less than what all did, and it is they that optimise and judge.
-fn weaker(scores: RewardModelScores, halves: &Accuracy) -> RewardModelScores {
-    let lower = |right: u64, pairs: u64| wilson(right, pairs).map_or(0.0, |interval| interval.0);
-    let right = halves.right.floor() as u64;
-    if lower(scores.right, scores.pairs) <= lower(right, halves.pairs) {
-        return scores;
-    }
-    let longer = scores.longer_chosen as f64 / scores.pairs.max(1) as f64;
-    let longer_chosen = (longer * halves.pairs as f64).round() as u64;
-    RewardModelScores { pairs: halves.pairs, right, longer_chosen, ..scores }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::Message;
     use crate::reward::Pair;
-
-    #[test]
-    fn the_gate_is_told_of_the_weaker_of_whole_and_halves() {
-        let whole = RewardModelScores { pairs: 100, right: 70, longer_chosen: 60, calibration_error: 0.05 };
-        assert_eq!(weaker(whole, &Accuracy::of(76.5, 100)), whole);
-        let halves = weaker(whole, &Accuracy::of(40.5, 80));
-        // The share of longer ones stays that of the data: 0.6 of 80.
-        assert_eq!(halves, RewardModelScores { pairs: 80, right: 40, longer_chosen: 48, ..whole });
-        // The same share of fewer pairs is known less well.
-        assert_eq!(weaker(whole, &Accuracy::of(35.0, 50)).pairs, 50);
-    }
 
     #[test]
     fn optimising_and_judging_share_no_question_and_miss_none() {

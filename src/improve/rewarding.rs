@@ -290,6 +290,7 @@ fn scores_of(report: &Report) -> RewardModelScores {
         right: measures.accuracy.right.floor() as u64,
         longer_chosen: longer.map_or(0, |group| group.accuracy.right.floor() as u64),
         calibration_error: measures.calibration.error,
+        halves: None,
     }
 }
 

@@ -78,29 +78,48 @@ impl Examiner<'_> {
         self.candidate.method == Method::Optimised
     }
 
-    fn reward_model(&self) -> [Check; 2] {
+    /// The model of all that people said must be better than chance and than counting words, beyond doubt. The two that
+    /// the candidate was optimised and is judged by learnt from half as much each, and are known less well: they must
+    /// be better than chance beyond doubt, and right more often than the longer answer is chosen.
+    fn reward_model(&self) -> [Check; 4] {
         let scores = self.candidate.reward_model;
-        let accuracy = scores.map(|s| wilson(s.right, s.pairs).map_or(f64::NAN, |interval| interval.0));
-        let longer = scores.map_or(0.0, |s| s.longer_chosen as f64 / s.pairs as f64);
+        let (halves, needed) = (scores.and_then(|s| s.halves), self.is_optimised());
+        let lower = |right, pairs| wilson(right, pairs).map_or(f64::NAN, |interval| interval.0);
+        let longer = scores.map(|s| s.longer_chosen as f64 / s.pairs as f64);
+        let least = self.thresholds.reward_accuracy;
         [
             Gauge {
                 name: "reward_accuracy",
                 what: "The lower end of the reward model's accuracy on pairs it has not seen (chance, or what \
                        choosing the longer answer gets right, is the threshold)",
-                value: accuracy,
-                threshold: Bound::Above(self.thresholds.reward_accuracy.max(longer)),
-                needed: self.is_optimised(),
-            }
-            .check(),
+                value: scores.map(|s| lower(s.right, s.pairs)),
+                threshold: Bound::Above(longer.map_or(least, |longer| least.max(longer))),
+                needed,
+            },
+            Gauge {
+                name: "reward_halves",
+                what: "The lower end of the accuracy of the two reward models that the candidate was optimised and \
+                       is judged by, on the pairs on each other's questions (chance is the threshold),",
+                value: halves.map(|h| lower(h.right, h.pairs)),
+                threshold: Bound::Above(least),
+                needed,
+            },
+            Gauge {
+                name: "reward_halves_over_longer",
+                what: "The share by which these two are right more often than choosing the longer answer is",
+                value: halves.zip(longer).map(|(h, longer)| h.right as f64 / h.pairs as f64 - longer),
+                threshold: Bound::Above(0.0),
+                needed,
+            },
             Gauge {
                 name: "reward_calibration",
                 what: "The reward model's expected calibration error",
                 value: scores.map(|s| s.calibration_error),
                 threshold: Bound::AtMost(self.thresholds.calibration_error),
-                needed: self.is_optimised(),
-            }
-            .check(),
+                needed,
+            },
         ]
+        .map(Gauge::check)
     }
 
     fn optimisation(&self) -> [Check; 2] {
@@ -325,8 +344,9 @@ impl Examiner<'_> {
             (false, false) => "but the most allowed is a loss",
         };
         let sentence = format!(
-            "{what} changed by {} (from {} to {}, 95% interval {} to {}), {verdict} of {}.",
+            "{what} changed by {} on {} questions (from {} to {}, 95% interval {} to {}), {verdict} of {}.",
             number(difference),
+            current.len(),
             number(mean(current).unwrap_or(f64::NAN)),
             number(mean(candidate).unwrap_or(f64::NAN)),
             number(interval.0),

@@ -32,6 +32,18 @@ pub struct RewardModelScores {
     pub longer_chosen: u64,
     /// Expected calibration error of its probabilities, 0 to 1.
     pub calibration_error: f64,
+    /// Of the two models that the candidate was optimised and is judged by, each learnt from half of the questions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halves: Option<HalvesScores>,
+}
+
+/// How two reward models that share no question did on the preference pairs on each other's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HalvesScores {
+    /// Pairs, of both.
+    pub pairs: u64,
+    /// Pairs in which the answer that people chose was scored higher.
+    pub right: u64,
 }
 
 /// Two answers to each of several prompts, judged.
@@ -136,7 +148,7 @@ pub struct Scores {
     pub kl: Option<f64>,
     /// Entropy of the next token, nats, mean over the tokens of answers.
     pub entropy: Option<f64>,
-    /// The reward model it was optimised against.
+    /// The reward model of all that people said, and the two of its halves that the candidate met.
     pub reward_model: Option<RewardModelScores>,
     /// Against the current policy on held-out prompts, judged by a reward model of other folds and another seed.
     pub against_current: Option<Duel>,

@@ -46,6 +46,7 @@ fn candidate() -> Scores {
             right: 70,
             longer_chosen: 55,
             calibration_error: 0.08,
+            halves: Some(HalvesScores { pairs: 100, right: 65 }),
         }),
         against_current: Some(Duel { wins: 60, losses: 35, ties: 5, ..Duel::default() }),
         against_random: Some(Duel { wins: 58, losses: 37, ties: 5, ..Duel::default() }),
@@ -105,6 +106,7 @@ fn by_how_much_answers_are_better_counts() {
 fn each_fault_holds_by_its_own_name() {
     let shifted = |list: &[f64], by: f64| list.iter().map(|value| value + by).collect::<Vec<_>>();
     let model = candidate().reward_model.unwrap();
+    let halves = |pairs, right| RewardModelScores { halves: Some(HalvesScores { pairs, right }), ..model };
     let with = |change: &dyn Fn(&mut Scores)| {
         let mut scores = candidate();
         change(&mut scores);
@@ -120,6 +122,11 @@ fn each_fault_holds_by_its_own_name() {
             with(&|s| s.reward_model = Some(RewardModelScores { right: 58, longer_chosen: 0, ..model })),
             &["reward_accuracy"],
         ),
+        // Right beyond doubt, but no more often than the longer answer is chosen: 0.55.
+        (with(&|s| s.reward_model = Some(halves(1000, 550))), &["reward_halves_over_longer"]),
+        // 58 of 100: the interval begins at 0.482.
+        (with(&|s| s.reward_model = Some(halves(100, 58))), &["reward_halves"]),
+        (with(&|s| s.reward_model = Some(halves(100, 50))), &["reward_halves", "reward_halves_over_longer"]),
         (
             with(&|s| s.reward_model = Some(RewardModelScores { calibration_error: 0.2, ..model })),
             &["reward_calibration"],
@@ -221,7 +228,7 @@ fn a_fine_tuned_candidate_needs_no_reward_model_and_an_optimised_one_does() {
     };
     let first = judge(&bare(Method::FineTuned));
     assert!(first.promotes(), "{}", first.markdown("test"));
-    assert_eq!(first.remarks().len(), 10);
+    assert_eq!(first.remarks().len(), 12);
     let optimised = [
         "entropy",
         "kl",
@@ -229,6 +236,8 @@ fn a_fine_tuned_candidate_needs_no_reward_model_and_an_optimised_one_does() {
         "over_random_p",
         "reward_accuracy",
         "reward_calibration",
+        "reward_halves",
+        "reward_halves_over_longer",
         "win_rate",
         "win_rate_p",
     ];
@@ -271,7 +280,7 @@ fn reasons_are_sentences_with_the_numbers_and_the_threshold() {
     ];
     assert_eq!(judge(&faulty).reasons(), expected);
     let lost = Scores { f1: current().f1.iter().map(|value| value - 0.1).collect(), ..candidate() };
-    let sentence = "Token F1 against the human answers changed by -0.1 (from 0.5 to 0.4, 95% interval -0.1 to -0.1), \
+    let sentence = "Token F1 against the human answers changed by -0.1 on 12 questions (from 0.5 to 0.4, 95% interval -0.1 to -0.1), \
                     but the most allowed is a loss of 0.02.";
     assert_eq!(judge(&lost).reasons(), [sentence]);
 }
@@ -353,6 +362,11 @@ const FAULTS: &[fn(&mut Scores, f64, usize)] = &[
             model.right = model.right.saturating_sub((40.0 * by) as u64);
         }
     },
+    |s, by, _| {
+        if let Some(halves) = s.reward_model.as_mut().and_then(|model| model.halves.as_mut()) {
+            halves.right = halves.right.saturating_sub((40.0 * by) as u64);
+        }
+    },
     |s, by, _| s.against_current = s.against_current.map(|duel| lost(duel, by)),
     |s, by, _| s.against_random = s.against_random.map(|duel| lost(duel, by)),
     // Lengths only ever grow away from the current policy's here.
@@ -428,7 +442,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_no_number_never_passes(field in 0usize..17, at in 0..QUESTIONS) {
+    fn what_is_no_number_never_passes(field in 0usize..18, at in 0..QUESTIONS) {
         let (mut broken, nan) = (candidate(), f64::NAN);
         let name = match field {
             0 => { broken.f1[at] = nan; "f1" }
@@ -447,6 +461,11 @@ proptest! {
             13 => { broken.entropy = Some(nan); "entropy" }
             14 => { broken.parity = Some(nan); "parity" }
             15 => { broken.against_current = Some(Duel::default()); "win_rate" }
+            16 => {
+                let halves = Some(HalvesScores { pairs: 0, right: 0 });
+                broken.reward_model = broken.reward_model.map(|model| RewardModelScores { halves, ..model });
+                "reward_halves"
+            }
             _ => {
                 let model = broken.reward_model.unwrap();
                 broken.reward_model = Some(RewardModelScores { pairs: 0, right: 0, ..model });

@@ -116,6 +116,10 @@ pub async fn run() -> ExitCode {
 async fn execute(cli: Cli) -> CommandResult {
     let mut overrides = Overrides { data_dir: cli.common.data_dir.clone(), ..Overrides::default() };
     if let Some(Command::Serve(serve)) = &cli.command {
+        // Of a configured folder the server only warns: it may be mounted later. One that is typed is mistyped.
+        if let Some(missing) = serve.docs.iter().find(|path| !path.exists()) {
+            return Err(format!("--docs {}: there is no such folder or file", missing.display()).into());
+        }
         overrides.listen.clone_from(&serve.listen);
         overrides.docs.clone_from(&serve.docs);
     }

@@ -36,7 +36,11 @@ impl DataDir {
     /// When it can not be created or written, or another process has it.
     pub fn lock(path: &Path) -> Result<Self, DataDirError> {
         let unusable = |source| DataDirError::Unusable { path: path.to_owned(), source };
+        let is_new = !path.exists();
         std::fs::create_dir_all(path).map_err(unusable)?;
+        if is_new {
+            tracing::info!(path = %path.display(), "a new data directory begins here");
+        }
         let file = File::options().create(true).truncate(false).write(true).open(path.join("lock"));
         let file = file.map_err(unusable)?;
         match file.try_lock() {

@@ -84,6 +84,7 @@ fn report_sync(report: &SyncReport, metrics: &Metrics) {
         unchanged = report.unchanged,
         removed = report.removed,
         failed = report.failed.len(),
+        of_other_kinds = report.others.values().sum::<usize>(),
         "documents are in step with their folders"
     );
     for (path, reason) in &report.failed {

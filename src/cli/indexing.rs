@@ -19,7 +19,6 @@ pub(super) struct Index {
 }
 
 pub(super) async fn run(mut config: Config, index: Index, json: bool) -> CommandResult {
-    let asked = index.paths.clone();
     config.docs.paths = index.paths;
     let data_dir = DataDir::lock(&config.data_dir)?;
     let config = std::sync::Arc::new(config);
@@ -48,6 +47,7 @@ pub(super) async fn run(mut config: Config, index: Index, json: bool) -> Command
         ));
     }
     // A page that can not be read is told; what was named and could not be read at all is a failure.
+    let asked = &config.docs.paths;
     let refused = asked.iter().filter(|path| report.failed.iter().any(|(failed, _)| failed == *path)).count();
     if refused > 0 {
         Err(format!("{refused} of {} paths could not be indexed", asked.len()).into())
@@ -75,5 +75,10 @@ fn print_report(report: &SyncReport) {
     ));
     for (path, reason) in &report.failed {
         say(format!("not indexed: {}: {reason}", path.display()));
+    }
+    if !report.others.is_empty() {
+        let kinds: Vec<String> =
+            report.others.iter().map(|(kind, files)| format!("{kind} ({files})")).collect();
+        say(format!("left alone, only Markdown, HTML and text are read: {}", kinds.join(", ")));
     }
 }

@@ -97,47 +97,8 @@ impl SentenceEncoder {
     /// # Errors
     /// When a text can not be tokenised or the model fails.
     pub fn encode(&self, texts: &[&str]) -> Result<Vec<[f32; DIMENSIONS]>, RetrievalError> {
-        self.each(texts, |_, states| mean(states))
-    }
-
-    /// As [`SentenceEncoder::encode`], with a vector for each token, too.
-    ///
-    /// # Errors
-    /// As [`SentenceEncoder::encode`].
-    pub(super) fn read(&self, texts: &[&str]) -> Result<Vec<Reading>, RetrievalError> {
-        self.each(texts, |encoding, states| {
-            let places = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask());
-            let token = |((&(start, end), &special), state): ((&(usize, usize), &u32), &[f32])| Token {
-                range: start..end,
-                is_special: special != 0,
-                vector: normalised(state),
-            };
-            let tokens = places.zip(states.chunks_exact(DIMENSIONS)).map(token).collect();
-            Reading { vector: mean(states), tokens }
-        })
-    }
-
-    /// The vectors of a text's tokens, each of length 1, `(tokens, DIMENSIONS)`; those that mark its begin and end are among
-    /// them, and those of a text of more than 256 tokens are cut.
-    ///
-    /// # Errors
-    /// As [`SentenceEncoder::encode`].
-    pub(super) fn token_vectors(&self, text: &str) -> Result<Vec<f32>, RetrievalError> {
-        let vectors = |states: &[f32]| states.chunks_exact(DIMENSIONS).flat_map(normalised).collect();
-        Ok(self.each(&[text], |_, states| vectors(states))?.pop().unwrap_or_default())
-    }
-
-    /// What becomes of each text's tokens and their states, `(tokens, DIMENSIONS)`; texts are read some at a time.
-    fn each<T>(
-        &self,
-        texts: &[&str],
-        become_of: impl Fn(&Encoding, &[f32]) -> T,
-    ) -> Result<Vec<T>, RetrievalError> {
         let texts: Vec<&str> = texts.iter().map(|text| beginning(text, MAX_BYTES)).collect();
-        let encodings = self
-            .tokenizer
-            .encode_batch(texts, true)
-            .map_err(|error| unusable("tokenizer.json".into(), error))?;
+        let encodings = self.tokenizer.encode_batch(texts, true).map_err(untokenised)?;
         let mut made = Vec::with_capacity(encodings.len());
         let mut rest = encodings.as_slice();
         while !rest.is_empty() {
@@ -148,11 +109,42 @@ impl SentenceEncoder {
             });
             let (batch, after) = rest.split_at(fitting.count().max(1));
             let tokens: Vec<&[u32]> = batch.iter().map(Encoding::get_ids).collect();
-            let states = self.model.states(&tokens)?;
-            made.extend(batch.iter().zip(&states).map(|(encoding, states)| become_of(encoding, states)));
+            made.extend(self.model.states(&tokens)?.iter().map(|states| mean(states)));
             rest = after;
         }
         Ok(made)
+    }
+
+    /// As [`SentenceEncoder::encode`] of one text, with a vector for each token, too.
+    ///
+    /// # Errors
+    /// As [`SentenceEncoder::encode`].
+    pub(super) fn read(&self, text: &str) -> Result<Reading, RetrievalError> {
+        let (encoding, states) = self.states(text)?;
+        let places = encoding.get_offsets().iter().zip(encoding.get_special_tokens_mask());
+        let token = |((&(start, end), &special), state): ((&(usize, usize), &u32), &[f32])| Token {
+            range: start..end,
+            is_special: special != 0,
+            vector: normalised(state),
+        };
+        let tokens = places.zip(states.chunks_exact(DIMENSIONS)).map(token).collect();
+        Ok(Reading { vector: mean(&states), tokens })
+    }
+
+    /// The vectors of a text's tokens, each of length 1, `(tokens, DIMENSIONS)`; those that mark its begin and end are among
+    /// them, and those of a text of more than 256 tokens are cut.
+    ///
+    /// # Errors
+    /// As [`SentenceEncoder::encode`].
+    pub(super) fn token_vectors(&self, text: &str) -> Result<Vec<f32>, RetrievalError> {
+        Ok(self.states(text)?.1.chunks_exact(DIMENSIONS).flat_map(normalised).collect())
+    }
+
+    /// A text's tokens and their states, `(tokens, DIMENSIONS)`.
+    fn states(&self, text: &str) -> Result<(Encoding, Vec<f32>), RetrievalError> {
+        let encoding = self.tokenizer.encode(beginning(text, MAX_BYTES), true).map_err(untokenised)?;
+        let states = self.model.states(&[encoding.get_ids()])?.pop().unwrap_or_default();
+        Ok((encoding, states))
     }
 }
 
@@ -170,6 +162,10 @@ fn normalised(vector: &[f32]) -> [f32; DIMENSIONS] {
     let mut scaled = [0.0; DIMENSIONS];
     scaled.iter_mut().zip(vector).for_each(|(to, from)| *to = from / length);
     scaled
+}
+
+fn untokenised(error: tokenizers::Error) -> RetrievalError {
+    unusable("tokenizer.json".into(), error)
 }
 
 fn unusable(path: PathBuf, problem: impl std::fmt::Display) -> RetrievalError {

@@ -1,6 +1,6 @@
 //! How does the index follow the folders of documents?
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
@@ -51,6 +51,8 @@ pub struct SyncReport {
     pub removed: usize,
     /// Files that are not in the index, and why.
     pub failed: Vec<(PathBuf, String)>,
+    /// How many files of other kinds the folders hold, which are no documents here, by extension.
+    pub others: BTreeMap<String, usize>,
 }
 
 /// A configured folder, or a single file.
@@ -224,7 +226,7 @@ fn read(file: &File<'_>, docs: &DocsConfig) -> Result<Document, Unread> {
         format: format_of(file.path).unwrap_or_default(),
         url,
         groups: None,
-        metadata: std::collections::BTreeMap::new(),
+        metadata: BTreeMap::new(),
     })
 }
 
@@ -251,6 +253,12 @@ fn format_of(path: &Path) -> Option<Format> {
         "txt" | "text" => Some(Format::Text),
         _ => None,
     }
+}
+
+/// A file's extension in lower case; its name when it has none.
+fn kind(path: &Path) -> String {
+    let name = path.extension().or(path.file_name()).unwrap_or_default();
+    name.to_string_lossy().to_lowercase()
 }
 
 fn relative(path: &Path, base: &Path) -> String {
@@ -312,10 +320,9 @@ fn root(path: &Path, report: &mut SyncReport) -> Result<Root, String> {
         |entry: &walkdir::DirEntry| entry.depth() > 0 && entry.file_name().to_string_lossy().starts_with('.');
     for entry in entries.filter_entry(|entry| !hidden(entry)) {
         match entry {
-            Ok(entry) if entry.file_type().is_file() && format_of(entry.path()).is_some() => {
-                files.push(entry.into_path());
-            }
-            Ok(_) => {}
+            Ok(entry) if !entry.file_type().is_file() => {}
+            Ok(entry) if format_of(entry.path()).is_some() => files.push(entry.into_path()),
+            Ok(entry) => *report.others.entry(kind(entry.path())).or_default() += 1,
             Err(error) => {
                 complete = false;
                 let at = error.path().unwrap_or(&path).to_owned();
@@ -397,6 +404,19 @@ mod tests {
             let found = self.library.search(&SearchQuery { text, groups, k: 10 }).unwrap();
             found.passages.into_iter().map(|passage| passage.text).collect()
         }
+    }
+
+    #[test]
+    fn files_of_other_kinds_are_counted() {
+        let set = setting(&[
+            ("a.md", "# A"),
+            ("b/Plan.PDF", "%PDF"),
+            ("c.pdf", "%PDF"),
+            ("LICENSE", "MIT"),
+            (".x", ""),
+        ]);
+        let others = BTreeMap::from([("pdf".to_owned(), 2), ("license".to_owned(), 1)]);
+        assert_eq!(set.sync(), SyncReport { added: 1, others, ..SyncReport::default() });
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which passages is an answer to a question given? Every call blocks.
 
-use super::encoder::{SentenceEncoder, Token};
+use super::encoder::Token;
 use super::evidence::Features;
 use super::interaction::{self, Asked, reorder};
 use super::library::{Library, text_to_encode};
@@ -42,8 +42,7 @@ impl Library {
     ) -> Result<(Found, Option<Features>), RetrievalError> {
         let (snapshot, fields) = (self.store.snapshot(), &self.store.fields);
         let encoder = self.meaning().filter(|_| !query.text.trim().is_empty());
-        let read = |encoder: &SentenceEncoder| encoder.read(&[query.text]).map(|mut readings| readings.pop());
-        let reading = encoder.map(read).transpose()?.flatten();
+        let reading = encoder.map(|encoder| encoder.read(query.text)).transpose()?;
         let vector = reading.as_ref().map(|reading| reading.vector.as_slice());
         let question = Question::new(query.text, &snapshot.languages, vector);
         let asked = (query.groups, query.k.max(interaction::PASSAGES));
@@ -74,14 +73,14 @@ impl Library {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::sync::Arc;
 
+    use super::super::encoder::SentenceEncoder;
     use super::super::encoder::tests::model;
+    use super::super::library::tests::document;
     use super::*;
     use crate::config::RetrievalConfig;
-    use crate::domain::{DocumentId, Groups};
-    use crate::retrieval::{Document, Format};
+    use crate::domain::Groups;
 
     /// Two offices that are alike, and a page about something else.
     const PAGES: [(&str, &str); 3] = [
@@ -93,22 +92,10 @@ mod tests {
         ("laptops", "# Laptops\n\n## Loss\n\nTell the IT desk at once when your laptop was stolen or lost."),
     ];
 
-    fn document((id, text): (&str, &str)) -> Document {
-        Document {
-            id: DocumentId::parse(id).unwrap(),
-            title: None,
-            text: text.to_owned(),
-            format: Format::Markdown,
-            url: None,
-            groups: None,
-            metadata: BTreeMap::new(),
-        }
-    }
-
     fn library(config: &RetrievalConfig, folder: &std::path::Path) -> Option<Library> {
         let encoder = Arc::new(SentenceEncoder::load(&model()?).unwrap());
         let library = Library::open(folder, config, Some(encoder)).unwrap();
-        library.put_all(&PAGES.map(document)).unwrap();
+        library.put_all(&PAGES.map(|(id, text)| document(id, text))).unwrap();
         Some(library)
     }
 
@@ -155,7 +142,7 @@ mod tests {
             library.search_with_features(&query).unwrap()
         };
         let (before, features) = ask(&outsiders);
-        let mut secret = document(("secret", "# Boston\n\nThe board's quiet room in Boston is room 999."));
+        let mut secret = document("secret", "# Boston\n\nThe board's quiet room in Boston is room 999.");
         secret.groups = Some(members.clone());
         library.put(&secret).unwrap();
         assert!(pages(&ask(&members).0).contains(&"secret"));

@@ -5,7 +5,7 @@
 //! vector for a whole passage says what it is about; this says whether it has the thing that is asked for.
 
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use half::f16;
 use lru::LruCache;
@@ -50,9 +50,10 @@ impl Asked<'_> {
     /// Compares the question with a passage's token vectors, `(tokens, DIMENSIONS)`; 0 when one of them has none.
     fn with(&self, passage: &[f32]) -> Interaction {
         let (mut sum, mut count, mut weighted, mut weight) = (0.0, 0.0, 0.0, 0.0);
-        for (token, rarity) in self.reading.tokens.iter().zip(&self.rarity) {
+        let words = self.reading.tokens.iter().zip(&self.rarity).filter(|(token, _)| !token.is_special);
+        for (token, rarity) in words {
             let cosines = passage.chunks_exact(DIMENSIONS).map(|other| dot(&token.vector, other));
-            let Some(closest) = cosines.reduce(f32::max).filter(|_| !token.is_special) else { continue };
+            let Some(closest) = cosines.reduce(f32::max) else { continue };
             sum += closest;
             count += 1.0;
             weighted += rarity * closest;
@@ -71,11 +72,11 @@ impl Asked<'_> {
         passages: &[String],
         (encoder, memory): (&SentenceEncoder, &Memory),
     ) -> Result<Vec<Interaction>, RetrievalError> {
-        let vectors = memory.vectors(encoder, passages)?;
-        Ok(vectors
-            .iter()
-            .map(|passage| self.with(&passage.iter().map(|value| value.to_f32()).collect::<Vec<_>>()))
-            .collect())
+        let interaction = |text: &String| {
+            let vectors = memory.vectors(encoder, text)?;
+            Ok(self.with(&vectors.iter().map(|value| value.to_f32()).collect::<Vec<_>>()))
+        };
+        passages.iter().map(interaction).collect()
     }
 }
 
@@ -90,38 +91,19 @@ impl Memory {
         Self(Mutex::new(LruCache::new(NonZeroUsize::MIN.saturating_add(REMEMBERED - 1))))
     }
 
-    /// The token vectors of each text. Those that are not remembered are read, one by one: their last bits must not depend
-    /// on what else somebody who may see more was shown.
-    fn vectors(
-        &self,
-        encoder: &SentenceEncoder,
-        texts: &[String],
-    ) -> Result<Vec<Arc<[f16]>>, RetrievalError> {
-        let mut found: Vec<Option<Arc<[f16]>>> = {
-            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            texts.iter().map(|text| known.get(text).cloned()).collect()
-        };
-        let missing: Vec<&str> = texts
-            .iter()
-            .zip(&found)
-            .filter(|(_, found)| found.is_none())
-            .map(|(text, _)| text.as_str())
-            .collect();
-        let read = |text| {
-            let vectors = encoder.token_vectors(text)?;
-            Ok(vectors.into_iter().map(f16::from_f32).collect::<Arc<[f16]>>())
-        };
-        let mut read = missing.into_iter().map(read).collect::<Result<Vec<_>, RetrievalError>>()?.into_iter();
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (text, place) in texts.iter().zip(&mut found) {
-            if place.is_none() {
-                *place = read.next();
-                if let Some(vectors) = place {
-                    known.put(text.clone(), Arc::clone(vectors));
-                }
-            }
+    /// The token vectors of a text, read unless they are remembered, and by itself: their last bits must not depend on what
+    /// else somebody who may see more was shown.
+    fn vectors(&self, encoder: &SentenceEncoder, text: &str) -> Result<Arc<[f16]>, RetrievalError> {
+        if let Some(known) = self.known().get(text) {
+            return Ok(Arc::clone(known));
         }
-        Ok(found.into_iter().flatten().collect())
+        let read: Arc<[f16]> = encoder.token_vectors(text)?.into_iter().map(f16::from_f32).collect();
+        self.known().put(text.to_owned(), Arc::clone(&read));
+        Ok(read)
+    }
+
+    fn known(&self) -> MutexGuard<'_, LruCache<String, Arc<[f16]>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -448,4 +448,4 @@ impl std::fmt::Display for Cursor {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

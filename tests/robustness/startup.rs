@@ -36,6 +36,17 @@ async fn a_data_directory_in_use() {
 }
 
 #[test]
+fn documents_that_are_not_there() {
+    let files = Files::new("");
+    let missing = files.path("handbok");
+    serve_fails(&files, &["--docs", &missing], &["--docs", &missing, "no such folder"]);
+    assert!(
+        !std::path::Path::new(&files.path("data")).exists(),
+        "a server that did not start left something"
+    );
+}
+
+#[test]
 fn a_data_directory_that_can_not_be_made() {
     let files = Files::new("");
     // Below a file there is no folder, not even for root.

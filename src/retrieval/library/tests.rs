@@ -17,7 +17,7 @@ fn library(dir: &Path) -> Library {
     Library::open(dir, &RetrievalConfig::default(), None).unwrap()
 }
 
-fn document(id: &str, text: &str) -> Document {
+pub(in crate::retrieval) fn document(id: &str, text: &str) -> Document {
     Document {
         id: DocumentId::parse(id).unwrap(),
         title: None,

@@ -180,7 +180,7 @@ fn run(workshop: &Workshop, options: &Options, folder: &Path) {
         judged: &[],
     };
     let report = Reporter::unattended();
-    let examining = Examining { workshop, report: &report };
+    let examining = Examining { workshop, report: &report, is_base: false };
     let before = examine(examining, (&reference, &held_out), "before").unwrap();
     let rewards =
         if options.reward.is_empty() { vec![Reward::Longer, Reward::Magic] } else { options.reward.clone() };

@@ -127,8 +127,12 @@ impl Bench {
             ("32 × 64 tokens, prompts of 8", 32, 1, 8),
             ("8 prompts of 300 × 4 completions of 64", 8, 4, 300),
         ] {
-            let request =
-                |i| SampleRequest { prompt: text(i, length), completions: each, seed: u64::from(i) };
+            let request = |i| SampleRequest {
+                prompt: text(i, length),
+                completions: each,
+                seed: u64::from(i),
+                ..SampleRequest::default()
+            };
             let requests: Vec<SampleRequest> = (0..prompts).map(request).collect();
             let found = self.measure(|| {
                 sampler.sample(&requests, sampling, |_| true)?;

@@ -196,8 +196,9 @@ fn run(workshop: &Workshop, options: &Options, (train, held_out): (&Path, &Path)
     println!("{tokens} tokens in {seconds:.0} s ({:.0} tokens/s)", tokens as f64 / seconds);
     let merged = decoder.merged(&trained.adapter).unwrap();
     let started = Instant::now();
-    let examining = Examining { workshop, report: &report };
-    let before = examine(examining, (&decoder, &held_out), "before").unwrap().samples;
+    let examining = Examining { workshop, report: &report, is_base: false };
+    let before =
+        examine(Examining { is_base: true, ..examining }, (&decoder, &held_out), "before").unwrap().samples;
     let after = examine(examining, (&merged, &held_out), "after").unwrap().samples;
     println!("examined in {:.0} s", started.elapsed().as_secs_f64());
     let comparison = Comparison::of(&before, &after, &Comparing::default()).unwrap();

@@ -184,7 +184,7 @@ async fn main() {
     let workshop = Workshop::open(Arc::new(config), ledger).await.unwrap();
     tokio::task::spawn_blocking(move || {
         workshop.library.sync_folders(&workshop.config.docs, &mut |_| {}).unwrap();
-        let examining = Examining { workshop: &workshop, report: &Reporter::unattended() };
+        let examining = Examining { workshop: &workshop, report: &Reporter::unattended(), is_base: false };
         match &options.what {
             What::Draw { adapter, out, votes, seed } => draw(examining, (adapter, out), (*votes, *seed)),
             What::Compare { adapters } => compare(examining, adapters),

@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorCode};
 use crate::models::{BaseModel, Codec};
 
 pub use mistralrs::MistralGenerator;
+pub use sampler::LogitBias;
 pub use scripted::ScriptedGenerator;
 pub use slot::{Lease, Prepared, Slot};
 pub use stops::{Released, StopFilter};
@@ -86,7 +87,7 @@ pub fn base_id(model: &BaseModel, config: &GenerationConfig) -> GenerationId {
     hash.update(model.serving_sha256);
     hash.update(Sha256::digest(model.chat_template.as_bytes()));
     hash.update(config.max_tokens.to_le_bytes());
-    for default in [config.temperature, config.top_p, config.repetition_penalty] {
+    for default in [config.temperature, config.top_p, config.repetition_penalty, config.copy_bias] {
         hash.update(default.to_le_bytes());
     }
     GenerationId::from_digest(&hash.finalize().into())
@@ -132,6 +133,8 @@ pub struct GenerateRequest {
     pub sampling: Sampling,
     /// How many alternatives to report per position, 0 to 20.
     pub top_logprobs: u8,
+    /// The tokens of the passages in the prompt, which a generation may make likelier ([`LogitBias`]); in any order.
+    pub evidence: Arc<[u32]>,
 }
 
 /// Tokens of one generation. Dropping the stream stops the work at the next token.

@@ -41,6 +41,8 @@ pub struct Prompt {
     pub tokens: Arc<[u32]>,
     /// The passages in it, in the order of their numbers, as they stand in it.
     pub passages: Vec<PassageRef>,
+    /// The tokens of their numbers, titles and texts, as they stand in it.
+    pub evidence: Arc<[u32]>,
 }
 
 /// What a model is to learn from one demonstration: this prompt, then this completion.
@@ -125,7 +127,8 @@ impl PromptBuilder {
             return Err(GenerationError::PromptTooLong { tokens, limit }.into());
         }
         let messages = draft.messages();
-        Ok((Prompt { tokens: tokens.into(), passages: draft.passages }, messages))
+        let evidence = codec.tokenize(&quoted(titled(&draft.passages))).into();
+        Ok((Prompt { tokens: tokens.into(), evidence, passages: draft.passages }, messages))
     }
 
     /// The tokens that every grounded prompt begins with; the engine keeps their state.
@@ -199,18 +202,27 @@ fn question_text(passages: &[PassageRef], question: &str) -> String {
     if passages.is_empty() {
         return question.to_owned();
     }
-    layout(passages.iter().map(|passage| (passage.title.as_str(), passage.text.as_str())), question)
+    layout(titled(passages), question)
 }
 
-/// The same for passages given as title and text.
+/// Passages as title and text.
+fn titled(passages: &[PassageRef]) -> impl Iterator<Item = (&str, &str)> {
+    passages.iter().map(|passage| (passage.title.as_str(), passage.text.as_str()))
+}
+
+/// The passages, given as title and text, and the question.
 fn layout<'a>(passages: impl Iterator<Item = (&'a str, &'a str)>, question: &str) -> String {
+    format!("{}{QUESTION} {question}", quoted(passages))
+}
+
+/// The passages with their numbers, the best one last.
+fn quoted<'a>(passages: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let numbered = (1..).zip(passages).map(|(n, (title, text))| {
         // What came in a file may have no title.
         let title = format!("[{n}] {title}");
         format!("{}\n{text}\n\n", title.trim_end())
     });
-    let best_last = numbered.collect::<Vec<_>>().into_iter().rev().collect::<String>();
-    format!("{best_last}{QUESTION} {question}")
+    numbered.collect::<Vec<_>>().into_iter().rev().collect()
 }
 
 /// What a model writes that has answered and goes on to repeat its prompt: the answer ends before it.

@@ -75,7 +75,12 @@ impl<'a> Drafting<'a> {
         Self {
             chat,
             turn,
-            request: GenerateRequest { prompt: prompt.tokens, sampling: turn.sampling.clone(), top_logprobs },
+            request: GenerateRequest {
+                prompt: prompt.tokens,
+                sampling: turn.sampling.clone(),
+                top_logprobs,
+                evidence: prompt.evidence,
+            },
             stops: StopFilter::new(&stops),
             marks,
             unsent: Vec::new(),

@@ -36,7 +36,8 @@ pub(super) async fn run(config: Config, evaluate: Evaluate, json: bool) -> Comma
         },
     };
     let manifest = workshop.registry.get(&id).await?.manifest;
-    let weights = if manifest.about.kind == GenerationKind::Base {
+    let is_base = manifest.about.kind == GenerationKind::Base;
+    let weights = if is_base {
         workshop.base.trained_weights().to_owned()
     } else {
         workshop.registry.verify(&id).await?;
@@ -58,7 +59,7 @@ pub(super) async fn run(config: Config, evaluate: Evaluate, json: bool) -> Comma
     let summary = tokio::task::spawn_blocking(move || {
         let decoder = Decoder::open(&weights)?;
         let questions = questions(&workshop, &rows)?;
-        let examining = Examining { workshop: &workshop, report: &watched };
+        let examining = Examining { workshop: &workshop, report: &watched, is_base };
         let answers = examine(examining, (&decoder, &questions), "answers")?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(Summary::of(
             &answers.samples,

@@ -21,7 +21,7 @@ use mistralrs::{CustomLogitsProcessor, Model, Request, RequestMessage, Response,
 use tokio::sync::mpsc;
 
 use super::detokenizer::Detokenizer;
-use super::sampler::Sampler;
+use super::sampler::{LogitBias, Sampler};
 use super::{Candidate, Event, GenerateRequest, GenerationError, Generator, Token, TokenStream};
 use crate::config::GenerationConfig;
 use crate::domain::{FinishReason, GenerationId, Message, Sampling};
@@ -33,6 +33,8 @@ pub struct MistralGenerator {
     engine: Model,
     model: BaseModel,
     codec: ModelCodec,
+    /// Nats that tokens of a prompt's passages are made likelier by.
+    copy_bias: f32,
 }
 
 impl std::fmt::Debug for MistralGenerator {
@@ -42,7 +44,7 @@ impl std::fmt::Debug for MistralGenerator {
 }
 
 impl MistralGenerator {
-    /// Loads the weights and starts the engine.
+    /// Loads the weights and starts the engine. `config.copy_bias` holds whatever generation this is.
     ///
     /// # Errors
     /// When the weights can not be read, or are of an architecture the engine does not know.
@@ -56,7 +58,7 @@ impl MistralGenerator {
         let engine = engine::start(&model.weights, config)
             .await
             .map_err(|error| GenerationError::Weights { path, problem: format!("{error:#}") })?;
-        Ok(Self { id, engine, model, codec })
+        Ok(Self { id, engine, model, codec, copy_bias: config.copy_bias })
     }
 
     /// Runs the beginning that every prompt shares through the engine once, so that its cache has it.
@@ -152,7 +154,8 @@ impl Generator for MistralGenerator {
             seed: 0,
             stop: vec![],
         };
-        let request = GenerateRequest { prompt: prompt.into(), sampling, top_logprobs: 0 };
+        let request =
+            GenerateRequest { prompt: prompt.into(), sampling, top_logprobs: 0, evidence: [].into() };
         let mut events = self.start(request, completion).await?;
         let mut logprobs = Vec::with_capacity(completion.len());
         while let Some(event) = events.next().await {
@@ -174,11 +177,14 @@ impl MistralGenerator {
         if max_tokens == 0 {
             return Err(GenerationError::PromptTooLong { tokens: request.prompt.len(), limit });
         }
+        let bias = LogitBias { tokens: request.evidence, nats: self.copy_bias };
+        let sampler =
+            Sampler::new(&request.sampling, request.top_logprobs).biased(&bias, &self.model.eos_ids);
         let (tokens, reader) = mpsc::unbounded_channel();
         let engine_channel = EngineChannel::default();
         let drawing = Drawing {
             state: Mutex::new(DrawingState {
-                sampler: Sampler::new(&request.sampling, request.top_logprobs),
+                sampler,
                 detokenizer: Detokenizer::default(),
                 forced: forced.iter().copied().collect(),
                 left: max_tokens,
@@ -414,7 +420,7 @@ mod tests {
     fn request(prompt: &[u32], temperature: f32, seed: u64, max_tokens: u32) -> GenerateRequest {
         let sampling =
             Sampling { temperature, top_p: 0.95, repetition_penalty: 1.0, max_tokens, seed, stop: vec![] };
-        GenerateRequest { prompt: prompt.into(), sampling, top_logprobs: 2 }
+        GenerateRequest { prompt: prompt.into(), sampling, top_logprobs: 2, evidence: [].into() }
     }
 
     async fn answer(generator: &MistralGenerator, request: GenerateRequest) -> (Vec<Token>, FinishReason) {

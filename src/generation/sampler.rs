@@ -1,5 +1,7 @@
 //! Which token comes next? Drawn from the logits with the answer's own random stream, so that a seed repeats it.
 
+use std::sync::Arc;
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -10,10 +12,19 @@ use crate::domain::Sampling;
 pub(crate) struct Draw {
     /// Id in the vocabulary.
     pub(crate) token: u32,
-    /// Natural logarithm of its probability before penalty, temperature and nucleus.
+    /// Natural logarithm of its probability before bias, penalty, temperature and nucleus.
     pub(crate) logprob: f32,
-    /// The likeliest tokens before penalty, temperature and nucleus, likeliest first.
+    /// The likeliest tokens before bias, penalty, temperature and nucleus, likeliest first.
     pub(crate) top: Vec<(u32, f32)>,
+}
+
+/// Tokens that are made likelier than the model finds them, and by how much.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LogitBias {
+    /// The tokens; one that is named twice counts once.
+    pub tokens: Arc<[u32]>,
+    /// Added to their logits.
+    pub nats: f32,
 }
 
 /// Draws the tokens of one answer.
@@ -25,6 +36,7 @@ pub(crate) struct Sampler {
     top_logprobs: usize,
     random: ChaCha8Rng,
     drawn: Vec<u32>,
+    bias: LogitBias,
 }
 
 impl Sampler {
@@ -37,7 +49,19 @@ impl Sampler {
             top_logprobs: usize::from(top_logprobs),
             random: ChaCha8Rng::seed_from_u64(sampling.seed),
             drawn: Vec::new(),
+            bias: LogitBias::default(),
         }
+    }
+
+    /// The same with a bias. The tokens that end an answer get it too, so that answers become no longer by it.
+    pub(crate) fn biased(mut self, bias: &LogitBias, ends: &[u32]) -> Self {
+        if bias.nats != 0.0 && !bias.tokens.is_empty() {
+            let mut tokens = [&bias.tokens, ends].concat();
+            tokens.sort_unstable();
+            tokens.dedup();
+            self.bias = LogitBias { tokens: tokens.into(), nats: bias.nats };
+        }
+        self
     }
 
     /// Draws the next token from `logits` `(vocab)`; `None` when none of them is a number.
@@ -45,8 +69,15 @@ impl Sampler {
         let log_total = log_sum_exp(&logits)?;
         let top = likeliest(&logits, self.top_logprobs);
         let top = top.into_iter().map(|token| (token, logits[token as usize] - log_total)).collect();
-        let before = self.penalise(&mut logits);
+        let mut before = self.penalise(&mut logits);
+        for &token in &*self.bias.tokens {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                before.push((token, *logit));
+                *logit += self.bias.nats;
+            }
+        }
         let token = if self.temperature <= f32::EPSILON { argmax(&logits)? } else { self.pick(&logits)? };
+        // A token that was penalised and then biased is there twice; the first is what the model said.
         let raw =
             before.iter().find(|(t, _)| *t == token).map_or(logits[token as usize], |(_, logit)| *logit);
         self.drawn.push(token);
@@ -168,6 +199,35 @@ mod tests {
         assert_eq!(draw.token, 1);
         assert!((draw.logprob - (1.0 - (1.0f32 + 1f32.exp() + (-1f32).exp()).ln())).abs() < 1e-6);
         assert_eq!(draw.top.iter().map(|(t, _)| *t).collect::<Vec<_>>(), [1, 0]);
+    }
+
+    #[test]
+    fn a_bias_makes_its_tokens_and_the_end_likelier_and_changes_no_probability() {
+        let logits = vec![2.0f32, 1.5, 0.0, -1.0, 1.2];
+        let bias = |nats| LogitBias { tokens: [1, 1, 3].into(), nats };
+        let draw = |nats| {
+            let mut sampler = Sampler::new(&sampling(0.0, 1.0, 1), 0).biased(&bias(nats), &[4]);
+            sampler.draw(logits.clone()).unwrap()
+        };
+        let total = logits.iter().map(|logit| logit.exp()).sum::<f32>().ln();
+        // 1.5 + 1 is above 2, the end's 1.2 + 1 is not above that.
+        for (nats, token, raw) in [(0.0, 0, 2.0), (0.4, 0, 2.0), (1.0, 1, 1.5)] {
+            let drawn = draw(nats);
+            assert_eq!(drawn.token, token, "{nats}");
+            assert!((drawn.logprob - (raw - total)).abs() < 1e-6, "{nats}");
+        }
+        // A penalised token's probability is still the model's.
+        let penalised = Sampling { repetition_penalty: 1.2, ..sampling(0.0, 1.0, 1) };
+        let mut sampler = Sampler::new(&penalised, 0).biased(&bias(1.0), &[]);
+        for _ in 0..2 {
+            let drawn = sampler.draw(logits.clone()).unwrap();
+            assert_eq!(drawn.token, 1);
+            assert!((drawn.logprob - (1.5 - total)).abs() < 1e-6);
+        }
+        // Without tokens of a prompt the end is no likelier either.
+        let none = LogitBias { tokens: [].into(), nats: 1.0 };
+        let mut sampler = Sampler::new(&sampling(0.0, 1.0, 1), 0).biased(&none, &[4]);
+        assert_eq!(sampler.draw(logits).unwrap().token, 0);
     }
 
     #[test]

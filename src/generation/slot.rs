@@ -243,7 +243,7 @@ async fn probe(generator: &dyn Generator) -> Result<(), GenerationError> {
         seed: 0,
         stop: vec![],
     };
-    let request = GenerateRequest { prompt: prompt.into(), sampling, top_logprobs: 0 };
+    let request = GenerateRequest { prompt: prompt.into(), sampling, top_logprobs: 0, evidence: [].into() };
     match generator.generate(request).await?.next().await {
         Some(Ok(Event::Token(token))) if token.logprob.is_finite() => Ok(()),
         Some(Ok(Event::Token(_))) => Err(failed("a probability that is no number")),

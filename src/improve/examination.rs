@@ -13,6 +13,7 @@ use crate::chat::Shown;
 use crate::domain::{ActiveRole, GenerationId, GenerationKind};
 use crate::evaluation::gate::Thresholds;
 use crate::evaluation::{Comparing, Comparison, HumanNll, Sample, metrics};
+use crate::generation::LogitBias;
 use crate::jobs::Reporter;
 use crate::nn::{Completion, Decoder, SampleRequest, Sampler, Sampling};
 use crate::registry::ParitySample;
@@ -50,6 +51,8 @@ pub struct Examining<'a> {
     pub workshop: &'a Workshop,
     /// Hears how far it is.
     pub report: &'a Reporter,
+    /// Whether it is the base model as it came: it is served with `generation.copy_bias`.
+    pub is_base: bool,
 }
 
 impl Examining<'_> {
@@ -139,29 +142,34 @@ impl Work<'_> {
         };
         let temperature = self.policy.temperature as f32;
         let examined = tokio::task::spawn_blocking(move || {
-            let current = served.map_or_else(|| Ok(material.decoder.clone()), |path| Decoder::open(&path))?;
+            let current =
+                served.as_ref().map_or_else(|| Ok(material.decoder.clone()), |path| Decoder::open(path))?;
             let held_out = material.held_out;
             let optimised = rewarding.is_some();
             let compared = if optimised { material.questions.len() } else { held_out };
             let questions = &material.questions[..compared];
-            let examining = Examining { workshop: &workshop, report: &report };
+            let is_base = served.is_none();
+            let examining = Examining { workshop: &workshop, report: &report, is_base };
+            let of_tuned = Examining { is_base: false, ..examining };
             let further: &[Question] = if optimised { &material.further } else { &[] };
-            let asked = |decoder: &Decoder, phase: &str| {
+            let asked = |examining, decoder: &Decoder, phase: &str| {
                 let answers = examine(examining, (decoder, questions), phase)?;
                 let further = shown(examining, (decoder, further), &format!("further {phase}"))?;
                 Ok::<_, ImproveError>(Contender { answers, further })
             };
-            let before = asked(&current, "answers before")?;
-            let after = asked(&candidate.decoder, "answers after")?;
+            let before = asked(examining, &current, "answers before")?;
+            let after = asked(of_tuned, &candidate.decoder, "answers after")?;
             let control = candidate.made.control.as_ref().filter(|_| optimised);
             let control = match control {
                 Some(adapter) => {
-                    Some(asked(&material.decoder.merged(adapter)?, "answers of the random control")?)
+                    let decoder = material.decoder.merged(adapter)?;
+                    Some(asked(of_tuned, &decoder, "answers of the random control")?)
                 }
                 None => None,
             };
             let (old, new) = (&before.answers.samples[..held_out], &after.answers.samples[..held_out]);
-            let comparison = (held_out > 0).then(|| Comparison::of(old, new, &Comparing::default())).transpose()?;
+            let comparison =
+                (held_out > 0).then(|| Comparison::of(old, new, &Comparing::default())).transpose()?;
             let compared = Compared {
                 questions: (questions, further),
                 current: (&current, &before),
@@ -280,15 +288,17 @@ fn greedy(
 /// # Errors
 /// When the model fails, or the worker is told to stop.
 pub fn drawn<'q>(
-    Examining { workshop, report }: Examining<'_>,
+    Examining { workshop, report, is_base }: Examining<'_>,
     (decoder, questions): (&Decoder, impl Iterator<Item = &'q Question>),
     (sampling, completions): (Sampling, usize),
     phase: &str,
 ) -> Result<Vec<Vec<Completion>>, ImproveError> {
+    let nats = if is_base { workshop.config.generation.copy_bias } else { 0.0 };
     let request = |(question, at): (&Question, u64)| SampleRequest {
         prompt: question.tokens.prompt.clone(),
         completions,
         seed: at * completions as u64,
+        bias: LogitBias { tokens: Arc::clone(&question.evidence), nats },
     };
     let requests: Vec<SampleRequest> = questions.zip(0..).map(request).collect();
     let total = (requests.len() * completions) as u64;

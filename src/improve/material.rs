@@ -13,7 +13,7 @@ use crate::dataset::snapshot::{self, Example, Snapshot, Split};
 use crate::domain::{AccessLabel, Message, PassageRef, Stage};
 use crate::error::{ErrorCode, chain};
 use crate::nn::Decoder;
-use crate::prompt::{Demonstrated, PromptParts};
+use crate::prompt::{Demonstrated, Prompt, PromptParts};
 use crate::retrieval::contextual_query;
 use crate::sft;
 
@@ -38,6 +38,8 @@ pub struct Question {
     pub tokens: sft::Example,
     /// The passages in the prompt, in the order of their numbers.
     pub passages: Vec<PassageRef>,
+    /// Their tokens.
+    pub evidence: Arc<[u32]>,
 }
 
 impl Question {
@@ -211,7 +213,8 @@ pub(super) fn fitting<T>(row: &str, made: Result<T, ImproveError>) -> Result<Opt
 fn question(workshop: &Workshop, row: &Example) -> Result<Question, ImproveError> {
     let made = demonstrated(workshop, (&row.messages, &row.passages), &row.response)?;
     let tokens = sft::Example { prompt: made.prompt.tokens.to_vec(), completion: made.completion };
-    Ok(Question { example: row.clone(), tokens, passages: made.prompt.passages })
+    let Prompt { passages, evidence, .. } = made.prompt;
+    Ok(Question { example: row.clone(), tokens, passages, evidence })
 }
 
 /// The prompt that chat would use, and the tokens of an answer to it.

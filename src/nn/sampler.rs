@@ -15,6 +15,7 @@ use super::packing::shared_beginning;
 use super::tensors::with_values;
 use super::{NnError, Result};
 use crate::domain;
+use crate::generation::LogitBias;
 use crate::generation::sampler::Sampler as Draws;
 
 /// Prompt rows that are read together: some prompts with instructions in common, which are then read once; without gradients
@@ -35,7 +36,7 @@ pub struct Sampling {
 }
 
 /// A prompt and how many completions of it are wanted.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct SampleRequest {
     /// The rendered prompt, tokenised.
     pub prompt: Vec<u32>,
@@ -44,6 +45,8 @@ pub struct SampleRequest {
     /// Completion `i` has a random stream of its own, from `seed + i`: what it becomes does not depend on what is
     /// drawn beside it, apart from rounding.
     pub seed: u64,
+    /// Tokens that are drawn likelier than the decoder finds them.
+    pub bias: LogitBias,
 }
 
 /// What was drawn.
@@ -51,7 +54,7 @@ pub struct SampleRequest {
 pub struct Completion {
     /// The tokens; the last is an end-of-turn token if `ended`.
     pub tokens: Vec<u32>,
-    /// Natural logarithm of each token's probability before temperature, penalty and nucleus (nats).
+    /// Natural logarithm of each token's probability before bias, temperature, penalty and nucleus (nats).
     pub log_probabilities: Vec<f32>,
     /// Whether the model ended its turn; otherwise `max_tokens` cut it off.
     pub ended: bool,
@@ -217,7 +220,8 @@ impl<'a> Sampler<'a> {
                     prompt: Arc::clone(&prompt),
                     own: Cache::new(layers, heads, sampling.max_tokens),
                     token: 0,
-                    draws: Draws::new(&to_domain(sampling, seed), 0),
+                    draws: Draws::new(&to_domain(sampling, seed), 0)
+                        .biased(&requests[request].bias, self.ends),
                     completion: Completion { tokens: vec![], log_probabilities: vec![], ended: false },
                 };
                 self.draw(&mut one, logits)?;

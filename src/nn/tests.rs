@@ -7,6 +7,7 @@ pub(crate) mod models;
 use candle_core::{Device, Tensor};
 
 use super::*;
+use crate::generation::LogitBias;
 use models::{adapter, tiny, words};
 
 fn scores(decoder: &Decoder, batch: &Batch, pass: Pass<'_>) -> Vec<f32> {
@@ -166,6 +167,8 @@ fn sampled_probabilities_are_the_scored_ones_whatever_is_drawn_beside() {
             prompt: [words(9, 12), words(seed, 10 + n)].concat(),
             completions: n,
             seed: 100 * seed,
+            // What is made likelier is not what the model finds likely.
+            bias: LogitBias { tokens: words(seed, 5).into(), nats: n as f32 },
         };
         let requests = [request(1, 3), request(2, 1), request(3, 2)];
         let sampling = Sampling { temperature: 1.0, top_p: 1.0, repetition_penalty: 1.0, max_tokens: 12 };
@@ -206,7 +209,8 @@ fn a_decoder_at_a_temperature_has_the_distribution_that_is_drawn_at_it() {
     close(&scores(&tempered, &batch, Pass::default()), &expected, 2e-5);
     let draw = |decoder: &Decoder, temperature| {
         let sampling = Sampling { temperature, top_p: 1.0, repetition_penalty: 1.0, max_tokens: 12 };
-        let request = SampleRequest { prompt: prompt.clone(), completions: 4, seed: 5 };
+        let request =
+            SampleRequest { prompt: prompt.clone(), completions: 4, seed: 5, ..SampleRequest::default() };
         let drawn = Sampler::new(decoder, &[], 4).sample(&[request], sampling, |_| true).unwrap();
         drawn.concat().into_iter().map(|one| one.tokens).collect::<Vec<_>>()
     };
@@ -216,7 +220,7 @@ fn a_decoder_at_a_temperature_has_the_distribution_that_is_drawn_at_it() {
 #[test]
 fn sampling_stops_when_told_to() {
     let decoder = tiny(Family::Llama);
-    let request = SampleRequest { prompt: words(1, 4), completions: 1, seed: 0 };
+    let request = SampleRequest { prompt: words(1, 4), completions: 1, ..SampleRequest::default() };
     let sampling = Sampling { temperature: 0.0, top_p: 1.0, repetition_penalty: 1.0, max_tokens: 50 };
     let mut heard = 0;
     let drawn = Sampler::new(&decoder, &[], 4).sample(&[request], sampling, |_| {

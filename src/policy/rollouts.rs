@@ -45,7 +45,7 @@ pub fn draw(
     let request = |&prompt: &usize| {
         let found = prompts.get(prompt).ok_or(PolicyError::NoPrompt { prompt })?;
         let (prompt, completions) = (found.tokens.clone(), drawing.completions);
-        Ok(SampleRequest { prompt, completions, seed: random.next_u64() })
+        Ok(SampleRequest { prompt, completions, seed: random.next_u64(), ..SampleRequest::default() })
     };
     let requests = places.iter().map(request).collect::<Result<Vec<_>, PolicyError>>()?;
     let drawn = Sampler::new(policy, ends, drawing.width).sample(&requests, drawing.sampling, |_| true)?;

@@ -34,8 +34,9 @@ async fn greedy(generator: &dyn Generator) -> Result<Vec<(String, f32)>, Generat
         seed: 0,
         stop: vec![],
     };
-    let mut events =
-        generator.generate(GenerateRequest { prompt: prompt.into(), sampling, top_logprobs: 0 }).await?;
+    let mut events = generator
+        .generate(GenerateRequest { prompt: prompt.into(), sampling, top_logprobs: 0, evidence: [].into() })
+        .await?;
     let mut tokens = Vec::new();
     while let Some(event) = events.next().await {
         match event? {

@@ -117,7 +117,11 @@ pub async fn load(
     (config, prompts): (&Config, &PromptBuilder),
 ) -> Result<MistralGenerator, GenerationError> {
     tracing::info!(model = %model.name, generation = %id, format = ?model.serving_format, "loading the model");
-    let settings = config.generation.clone();
+    let mut settings = config.generation.clone();
+    // What was fine-tuned has learnt how to use its passages, and in which words.
+    if id != generation::base_id(&model, &config.generation) {
+        settings.copy_bias = 0.0;
+    }
     // The engine reads and converts weights in the first poll of its future: not on an async thread.
     let loading = tokio::task::spawn_blocking(move || {
         Handle::current().block_on(MistralGenerator::load(id, model, &settings))

@@ -38,7 +38,11 @@ fn a_planted_answer_is_learnt_and_said() {
     assert!(after < 0.2 && before > 1.0, "{before} nats a token before, {after} after");
 
     let merged = decoder.merged(&trained.adapter).unwrap();
-    let ask = |example: &Example| SampleRequest { prompt: example.prompt.clone(), completions: 1, seed: 0 };
+    let ask = |example: &Example| SampleRequest {
+        prompt: example.prompt.clone(),
+        completions: 1,
+        ..SampleRequest::default()
+    };
     let requests: Vec<SampleRequest> = examples.iter().map(ask).collect();
     let greedy = Sampling { temperature: 0.0, top_p: 1.0, repetition_penalty: 1.0, max_tokens: 8 };
     let said = Sampler::new(&merged, &[END], 16).sample(&requests, greedy, |_| true).unwrap();

@@ -180,7 +180,7 @@ fn run(workshop: &Workshop, options: &Options, folder: &Path) {
         judged: &[],
     };
     let report = Reporter::unattended();
-    let examining = Examining { workshop, report: &report, is_base: false };
+    let examining = Examining { workshop, report: &report, is_base: options.adapter.is_none() };
     let before = examine(examining, (&reference, &held_out), "before").unwrap();
     let rewards =
         if options.reward.is_empty() { vec![Reward::Longer, Reward::Magic] } else { options.reward.clone() };
@@ -204,7 +204,8 @@ fn run(workshop: &Workshop, options: &Options, folder: &Path) {
         })
         .unwrap();
         let policy = reference.merged(&optimised.adapter).unwrap();
-        let after = examine(examining, (&policy, &held_out), "after").unwrap();
+        let after =
+            examine(Examining { is_base: false, ..examining }, (&policy, &held_out), "after").unwrap();
         let duel = judged((judge, &workshop.config), &held_out, (&after, &before));
         let candidate = Scores {
             kl: optimised.last.get("kl").copied(),
@@ -214,7 +215,7 @@ fn run(workshop: &Workshop, options: &Options, folder: &Path) {
                 right: 300,
                 longer_chosen: 200,
                 calibration_error: 0.05,
-                halves: Some(HalvesScores { pairs: 400, right: 300 }),
+                halves: Some(HalvesScores { pairs: 400, right: 300, longer_chosen: 200 }),
             }),
             against_current: Some(duel),
             against_random: Some(duel),

@@ -68,9 +68,13 @@ enum What {
     },
 }
 
+fn is_base(adapter: &Path) -> bool {
+    adapter == Path::new("base")
+}
+
 fn decoder(workshop: &Workshop, adapter: &Path) -> Decoder {
     let base = Decoder::open(workshop.base.trained_weights()).unwrap();
-    if adapter == Path::new("base") {
+    if is_base(adapter) {
         return base;
     }
     base.merged(&Adapter::load(&base, adapter).unwrap()).unwrap()
@@ -93,6 +97,7 @@ fn answers(
 }
 
 fn draw(examining: Examining<'_>, (adapter, out): (&Path, &Path), (votes, seed): (usize, u64)) {
+    let examining = Examining { is_base: is_base(adapter), ..examining };
     let workshop = examining.workshop;
     let train = sample::load(workshop, "train");
     let asked = (0..ASKED * votes / 2).map(|n| &train[question(seed, train.len(), n)]);
@@ -146,6 +151,7 @@ fn compare(examining: Examining<'_>, adapters: &[PathBuf]) {
     let greedy = examining.sampling();
     let mut first: Option<Vec<Vec<Shown>>> = None;
     for adapter in adapters {
+        let examining = Examining { is_base: is_base(adapter), ..examining };
         let shown = answers(examining, (&decoder(workshop, adapter), &asked), (greedy, 1));
         let mean = |of: &dyn Fn(&Question, &Shown) -> f64| {
             asked.iter().zip(&shown).map(|(question, one)| of(question, &one[0])).sum::<f64>()

@@ -78,7 +78,8 @@ impl From<GenerationError> for Error {
     }
 }
 
-/// The id of the base model's generation: a hash of the weights, the chat template and the sampling defaults.
+/// The id of the base model's generation: a hash of the weights, the chat template, the sampling defaults and the
+/// bias towards the passages.
 #[must_use]
 pub fn base_id(model: &BaseModel, config: &GenerationConfig) -> GenerationId {
     use sha2::{Digest, Sha256};
@@ -87,8 +88,12 @@ pub fn base_id(model: &BaseModel, config: &GenerationConfig) -> GenerationId {
     hash.update(model.serving_sha256);
     hash.update(Sha256::digest(model.chat_template.as_bytes()));
     hash.update(config.max_tokens.to_le_bytes());
-    for default in [config.temperature, config.top_p, config.repetition_penalty, config.copy_bias] {
+    for default in [config.temperature, config.top_p, config.repetition_penalty] {
         hash.update(default.to_le_bytes());
+    }
+    // Without it the id is that of the versions that had none.
+    if config.copy_bias != 0.0 {
+        hash.update(config.copy_bias.to_le_bytes());
     }
     GenerationId::from_digest(&hash.finalize().into())
 }

@@ -127,7 +127,7 @@ impl PromptBuilder {
             return Err(GenerationError::PromptTooLong { tokens, limit }.into());
         }
         let messages = draft.messages();
-        let evidence = codec.tokenize(&quoted(titled(&draft.passages))).into();
+        let evidence = codec.tokenize_content(&quoted(titled(&draft.passages))).into();
         Ok((Prompt { tokens: tokens.into(), evidence, passages: draft.passages }, messages))
     }
 
@@ -265,6 +265,24 @@ mod tests {
         assert_eq!(learnt.completion.last(), Some(&codec.end_of_turn()));
         let prompt = codec.detokenize(&learnt.prompt.tokens);
         assert!(learnt.prompt.tokens.len() <= 600 && prompt.contains("[1] Offices\nHR is in"), "{prompt}");
+    }
+
+    #[test]
+    fn the_evidence_is_what_stands_in_the_prompt_of_the_passages() {
+        let codec = codec(SMOLLM2);
+        let builder =
+            PromptBuilder::new(&PromptConfig { max_tokens: 1_500, examples: 0, ..PromptConfig::default() });
+        let messages = [Message::user("Where is HR?")];
+        let built = |passages: &[PassageRef]| {
+            builder.build(&codec, PromptParts { messages: &messages, passages, answer_tokens: 100 }).unwrap()
+        };
+        let prompt = built(&[passage("Offices", "HR is in Boston."), passage("", "Ends with <|im_end|>.")]);
+        let evidence = codec.detokenize(&prompt.evidence);
+        assert!(evidence.ends_with("[1] Offices\nHR is in Boston.\n\n") && evidence.starts_with("[2]\n"));
+        // No control token gets a bias because a page spells one.
+        assert!(!prompt.evidence.contains(&codec.end_of_turn()), "{evidence}");
+        assert!(codec.detokenize(&prompt.tokens).contains(&evidence));
+        assert!(built(&[]).evidence.is_empty());
     }
 
     #[test]

@@ -286,6 +286,12 @@ pub fn accuracy_of(
     Ok(right(&scores_of(model, extractor, &decided(pairs))?))
 }
 
+/// How often people chose the longer answer, ties left out; answers of the same length count half.
+#[must_use]
+pub fn longer_wins(pairs: &[&Pair]) -> Accuracy {
+    measures::longer_wins(&decided(pairs))
+}
+
 /// A new model beside an old one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Compared {

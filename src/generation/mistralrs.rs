@@ -44,7 +44,8 @@ impl std::fmt::Debug for MistralGenerator {
 }
 
 impl MistralGenerator {
-    /// Loads the weights and starts the engine. `config.copy_bias` holds whatever generation this is.
+    /// Loads the weights and starts the engine. For a generation that was fine-tuned the caller sets `config.copy_bias`
+    /// to 0.
     ///
     /// # Errors
     /// When the weights can not be read, or are of an architecture the engine does not know.
@@ -116,6 +117,10 @@ impl Codec for MistralGenerator {
 
     fn tokenize(&self, text: &str) -> Vec<u32> {
         self.codec.tokenize(text)
+    }
+
+    fn tokenize_content(&self, text: &str) -> Vec<u32> {
+        self.codec.tokenize_content(text)
     }
 
     fn detokenize(&self, tokens: &[u32]) -> String {

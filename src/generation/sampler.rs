@@ -210,12 +210,15 @@ mod tests {
             sampler.draw(logits.clone()).unwrap()
         };
         let total = logits.iter().map(|logit| logit.exp()).sum::<f32>().ln();
-        // 1.5 + 1 is above 2, the end's 1.2 + 1 is not above that.
+        // 1.5 + 1 is above 2; the end's 1.2 + 1 is above 2, too, but not above that.
         for (nats, token, raw) in [(0.0, 0, 2.0), (0.4, 0, 2.0), (1.0, 1, 1.5)] {
             let drawn = draw(nats);
             assert_eq!(drawn.token, token, "{nats}");
             assert!((drawn.logprob - (raw - total)).abs() < 1e-6, "{nats}");
         }
+        let mut ending = Sampler::new(&sampling(0.0, 1.0, 1), 0)
+            .biased(&LogitBias { tokens: [3].into(), nats: 1.0 }, &[4]);
+        assert_eq!(ending.draw(logits.clone()).unwrap().token, 4);
         // A penalised token's probability is still the model's.
         let penalised = Sampling { repetition_penalty: 1.2, ..sampling(0.0, 1.0, 1) };
         let mut sampler = Sampler::new(&penalised, 0).biased(&bias(1.0), &[]);

@@ -107,7 +107,11 @@ impl Work<'_> {
             Ok::<_, RewardError>((halves, model, judge))
         });
         let (halves, model, judge) = measured.await??;
-        let counted = HalvesScores { pairs: halves.pairs, right: halves.right.floor() as u64 };
+        let counted = HalvesScores {
+            pairs: halves.pairs,
+            right: halves.right.floor() as u64,
+            longer_chosen: reward::longer_wins(&all.pairs.iter().collect::<Vec<_>>()).right.floor() as u64,
+        };
         let scores = RewardModelScores { halves: Some(counted), ..scores };
         Ok(Ok(Rewarding { extractor, model, judge, scores, halves, judgements }))
     }

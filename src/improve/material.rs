@@ -113,8 +113,7 @@ impl Work<'_> {
             let (train, validation) = (tokens(&practice), tokens(&further));
             further.truncate(MOST_FURTHER);
             let room = MOST_FURTHER - further.len();
-            let few = ENOUGH_QUESTIONS.saturating_sub(held_out).min(further.len());
-            questions.extend(further.drain(..few));
+            compare_more(&mut questions, &mut further);
             // What is learnt from people's choices on a question can not be examined on it.
             let (asked, learnt): (Vec<&Example>, Vec<&Example>) =
                 asked.iter().partition(|row| !from_choices || !optimises(&snapshot::cluster(&row.messages)));
@@ -173,6 +172,13 @@ impl Material {
     }
 }
 
+/// Moves the first of the further questions, which have a human answer, to those that are compared with it, until these are
+/// [`ENOUGH_QUESTIONS`].
+fn compare_more<T>(compared: &mut Vec<T>, further: &mut Vec<T>) {
+    let few = ENOUGH_QUESTIONS.saturating_sub(compared.len()).min(further.len());
+    compared.extend(further.drain(..few));
+}
+
 /// The asked questions that are kept to compare policies on, at most `room`, and those that are practised on: by a hash
 /// of their words, so that neither the newest nor the oldest are preferred.
 fn kept(mut asked: Vec<&Example>, room: usize) -> (Vec<&Example>, Vec<&Example>) {
@@ -226,4 +232,23 @@ pub(super) fn demonstrated(
     let answer_tokens = workshop.config.generation.max_tokens as usize;
     let parts = PromptParts { messages, passages, answer_tokens };
     workshop.prompts.demonstrated(&workshop.codec, parts, answer).map_err(ImproveError::Prompt)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_questions_are_compared_only_where_few_are_held_out() {
+        for (held_out, others, compared) in
+            [(19, 19, 38), (0, 5, 5), (95, 19, 100), (100, 19, 100), (180, 19, 180)]
+        {
+            let mut questions: Vec<usize> = (0..held_out).collect();
+            let mut further: Vec<usize> = (held_out..held_out + others).collect();
+            compare_more(&mut questions, &mut further);
+            assert_eq!(questions.len(), compared);
+            let all: Vec<usize> = [questions, further].concat();
+            assert_eq!(all, (0..held_out + others).collect::<Vec<_>>());
+        }
+    }
 }

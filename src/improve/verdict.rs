@@ -34,20 +34,20 @@ pub struct Verdict {
 
 /// What a policy says.
 pub(super) struct Contender {
-    /// To the held-out questions.
+    /// To the questions with a human answer.
     pub(super) answers: Answers,
     /// To the further ones, as it would be shown.
     pub(super) further: Vec<String>,
 }
 
 impl Contender {
-    /// All it says, to the held-out questions and then to the further ones.
+    /// All it says, to the questions with a human answer and then to the further ones.
     fn texts(&self) -> impl Iterator<Item = &str> {
         self.answers.texts().chain(self.further.iter().map(String::as_str))
     }
 }
 
-/// Policies that are compared, on the held-out questions and further ones.
+/// Policies that are compared, on questions with a human answer and further ones.
 pub(super) struct Compared<'a> {
     pub(super) questions: (&'a [Question], &'a [Question]),
     pub(super) current: (&'a Decoder, &'a Contender),
@@ -124,7 +124,7 @@ impl Compared<'_> {
         Ok(reasons)
     }
 
-    /// All questions, the held-out ones first.
+    /// All questions, those with a human answer first.
     fn questions(&self) -> impl Iterator<Item = &Question> {
         self.questions.0.iter().chain(self.questions.1)
     }

@@ -13,6 +13,10 @@ pub trait Codec: Send + Sync + std::fmt::Debug {
     fn context_tokens(&self) -> usize;
     /// Tokens of a text, without special tokens.
     fn tokenize(&self, text: &str) -> Vec<u32>;
+    /// Tokens of a text as it stands in a rendered message, where what looks like a control token is text.
+    fn tokenize_content(&self, text: &str) -> Vec<u32> {
+        self.tokenize(text)
+    }
     /// Tokens of a text that was cut from a token list.
     fn detokenize(&self, tokens: &[u32]) -> String;
     /// Renders messages with the model's chat template, up to where the assistant's turn begins, and tokenises.
@@ -65,7 +69,7 @@ impl ModelCodec {
         let mut tokens = match closed.strip_prefix(&open) {
             Some(written) => self.after(&open, &closed, written),
             // A template that opens the model's turn with more than it keeps: what follows is the response itself.
-            None => self.tokenize(&self.template.defuse(response.trim())),
+            None => self.tokenize_content(response.trim()),
         };
         match tokens.iter().position(|token| self.eos_ids.contains(token)) {
             // What the template writes behind it (a line end) is not the model's to say.
@@ -108,6 +112,10 @@ impl Codec for ModelCodec {
 
     fn tokenize(&self, text: &str) -> Vec<u32> {
         self.tokenizer.encode_fast(text, false).map(|e| e.get_ids().to_vec()).unwrap_or_default()
+    }
+
+    fn tokenize_content(&self, text: &str) -> Vec<u32> {
+        self.tokenize(&self.template.defuse(text))
     }
 
     fn detokenize(&self, tokens: &[u32]) -> String {

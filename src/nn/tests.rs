@@ -218,6 +218,19 @@ fn a_decoder_at_a_temperature_has_the_distribution_that_is_drawn_at_it() {
 }
 
 #[test]
+fn a_bias_decides_when_it_is_larger_than_every_difference() {
+    let decoder = tiny(Family::Llama);
+    let (prompt, favoured, ends) = (words(3, 9), words(7, 4), [2]);
+    // Logits of the tiny model differ by a few nats.
+    let bias = LogitBias { tokens: favoured.clone().into(), nats: 100.0 };
+    let request = SampleRequest { prompt, completions: 4, seed: 5, bias };
+    let sampling = Sampling { temperature: 1.0, top_p: 1.0, repetition_penalty: 1.0, max_tokens: 12 };
+    let drawn = Sampler::new(&decoder, &ends, 4).sample(&[request], sampling, |_| true).unwrap().concat();
+    let may = |token: &u32| favoured.contains(token) || ends.contains(token);
+    assert!(drawn.iter().flat_map(|one| &one.tokens).all(may), "{drawn:?}");
+}
+
+#[test]
 fn sampling_stops_when_told_to() {
     let decoder = tiny(Family::Llama);
     let request = SampleRequest { prompt: words(1, 4), completions: 1, ..SampleRequest::default() };

@@ -255,10 +255,10 @@ fn format_of(path: &Path) -> Option<Format> {
     }
 }
 
-/// A file's extension in lower case; its name when it has none.
+/// A file's extension in lower case.
 fn kind(path: &Path) -> String {
-    let name = path.extension().or(path.file_name()).unwrap_or_default();
-    name.to_string_lossy().to_lowercase()
+    let extension = path.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+    extension.unwrap_or_else(|| "no extension".to_owned())
 }
 
 fn relative(path: &Path, base: &Path) -> String {
@@ -415,7 +415,7 @@ mod tests {
             ("LICENSE", "MIT"),
             (".x", ""),
         ]);
-        let others = BTreeMap::from([("pdf".to_owned(), 2), ("license".to_owned(), 1)]);
+        let others = BTreeMap::from([("pdf".to_owned(), 2), ("no extension".to_owned(), 1)]);
         assert_eq!(set.sync(), SyncReport { added: 1, others, ..SyncReport::default() });
     }
 

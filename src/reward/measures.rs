@@ -30,15 +30,25 @@ pub(super) struct Judged<'a> {
 }
 
 impl Judged<'_> {
-    /// Words of the chosen answer and of the other.
-    fn words(&self) -> (f64, f64) {
-        (word_count(&self.pair.chosen) as f64, word_count(&self.pair.rejected) as f64)
-    }
-
     fn longer(&self) -> f64 {
-        let (chosen, rejected) = self.words();
-        chosen - rejected
+        longer_by(self.pair)
     }
+}
+
+/// Words of the chosen answer and of the other.
+fn words(pair: &Pair) -> (f64, f64) {
+    (word_count(&pair.chosen) as f64, word_count(&pair.rejected) as f64)
+}
+
+/// By how many words the chosen answer is longer than the other.
+fn longer_by(pair: &Pair) -> f64 {
+    let (chosen, rejected) = words(pair);
+    chosen - rejected
+}
+
+/// How often the longer answer is the chosen one; the same length counts half. Ties have to be left out.
+pub(super) fn longer_wins(decided: &[&Pair]) -> Accuracy {
+    accuracy(decided.iter().map(|pair| longer_by(pair)))
 }
 
 /// Whether the longer answer of a source won more often, among what was learnt from.
@@ -76,7 +86,7 @@ pub(super) fn measure(judged: &[Judged<'_>], likings: &Likings) -> Measures {
         MARGINS.iter().position(|(most, _)| judged.pair.margin < *most).unwrap_or(MARGINS.len() - 1)
     };
     let gap = |judged: &Judged<'_>| {
-        let (a, b) = judged.words();
+        let (a, b) = words(judged.pair);
         let ratio = a.max(b) / a.min(b).max(1.0);
         GAPS.iter().position(|(most, _)| ratio < *most).unwrap_or(GAPS.len() - 1)
     };

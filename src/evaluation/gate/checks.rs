@@ -85,15 +85,15 @@ impl Examiner<'_> {
         let scores = self.candidate.reward_model;
         let (halves, needed) = (scores.and_then(|s| s.halves), self.is_optimised());
         let lower = |right, pairs| wilson(right, pairs).map_or(f64::NAN, |interval| interval.0);
-        let longer = scores.map(|s| s.longer_chosen as f64 / s.pairs as f64);
         let least = self.thresholds.reward_accuracy;
+        let longer = scores.map_or(least, |s| least.max(s.longer_chosen as f64 / s.pairs as f64));
         [
             Gauge {
                 name: "reward_accuracy",
                 what: "The lower end of the reward model's accuracy on pairs it has not seen (chance, or what \
                        choosing the longer answer gets right, is the threshold)",
                 value: scores.map(|s| lower(s.right, s.pairs)),
-                threshold: Bound::Above(longer.map_or(least, |longer| least.max(longer))),
+                threshold: Bound::Above(longer),
                 needed,
             },
             Gauge {
@@ -106,8 +106,9 @@ impl Examiner<'_> {
             },
             Gauge {
                 name: "reward_halves_over_longer",
-                what: "The share by which these two are right more often than choosing the longer answer is",
-                value: halves.zip(longer).map(|(h, longer)| h.right as f64 / h.pairs as f64 - longer),
+                what: "The share of these pairs by which those two reward models of halves are right more often than \
+                       the longer answer is chosen",
+                value: halves.map(|h| (h.right as f64 - h.longer_chosen as f64) / h.pairs as f64),
                 threshold: Bound::Above(0.0),
                 needed,
             },

@@ -44,6 +44,8 @@ pub struct HalvesScores {
     pub pairs: u64,
     /// Pairs in which the answer that people chose was scored higher.
     pub right: u64,
+    /// Pairs in which people chose the longer answer.
+    pub longer_chosen: u64,
 }
 
 /// Two answers to each of several prompts, judged.

@@ -46,7 +46,7 @@ fn candidate() -> Scores {
             right: 70,
             longer_chosen: 55,
             calibration_error: 0.08,
-            halves: Some(HalvesScores { pairs: 100, right: 65 }),
+            halves: Some(HalvesScores { pairs: 100, right: 65, longer_chosen: 55 }),
         }),
         against_current: Some(Duel { wins: 60, losses: 35, ties: 5, ..Duel::default() }),
         against_random: Some(Duel { wins: 58, losses: 37, ties: 5, ..Duel::default() }),
@@ -106,7 +106,10 @@ fn by_how_much_answers_are_better_counts() {
 fn each_fault_holds_by_its_own_name() {
     let shifted = |list: &[f64], by: f64| list.iter().map(|value| value + by).collect::<Vec<_>>();
     let model = candidate().reward_model.unwrap();
-    let halves = |pairs, right| RewardModelScores { halves: Some(HalvesScores { pairs, right }), ..model };
+    let halves = |pairs, right, longer_chosen| {
+        let halves = Some(HalvesScores { pairs, right, longer_chosen });
+        RewardModelScores { halves, ..model }
+    };
     let with = |change: &dyn Fn(&mut Scores)| {
         let mut scores = candidate();
         change(&mut scores);
@@ -123,10 +126,13 @@ fn each_fault_holds_by_its_own_name() {
             &["reward_accuracy"],
         ),
         // Right beyond doubt, but no more often than the longer answer is chosen: 0.55.
-        (with(&|s| s.reward_model = Some(halves(1000, 550))), &["reward_halves_over_longer"]),
+        (with(&|s| s.reward_model = Some(halves(1000, 550, 550))), &["reward_halves_over_longer"]),
         // 58 of 100: the interval begins at 0.482.
-        (with(&|s| s.reward_model = Some(halves(100, 58))), &["reward_halves"]),
-        (with(&|s| s.reward_model = Some(halves(100, 50))), &["reward_halves", "reward_halves_over_longer"]),
+        (with(&|s| s.reward_model = Some(halves(100, 58, 55))), &["reward_halves"]),
+        (
+            with(&|s| s.reward_model = Some(halves(100, 50, 55))),
+            &["reward_halves", "reward_halves_over_longer"],
+        ),
         (
             with(&|s| s.reward_model = Some(RewardModelScores { calibration_error: 0.2, ..model })),
             &["reward_calibration"],
@@ -462,7 +468,7 @@ proptest! {
             14 => { broken.parity = Some(nan); "parity" }
             15 => { broken.against_current = Some(Duel::default()); "win_rate" }
             16 => {
-                let halves = Some(HalvesScores { pairs: 0, right: 0 });
+                let halves = Some(HalvesScores { pairs: 0, right: 0, longer_chosen: 0 });
                 broken.reward_model = broken.reward_model.map(|model| RewardModelScores { halves, ..model });
                 "reward_halves"
             }

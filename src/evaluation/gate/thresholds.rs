@@ -9,7 +9,8 @@ use crate::domain::Groups;
 #[serde(default, deny_unknown_fields)]
 pub struct Thresholds {
     /// The share of preference pairs that a reward model must get right beyond doubt: the lower end of its Wilson
-    /// interval is above this, and above the share in which people chose the longer answer. Default 0.5: chance.
+    /// interval is above this, and above the share in which people chose the longer answer. So is the lower end of the two
+    /// models of its halves, which are also right more often than the longer answer is chosen. Default 0.5: chance.
     pub reward_accuracy: f64,
     /// Largest expected calibration error of the reward model. Default 0.15: the rewards' ensemble bound takes its
     /// probabilities at their word.

@@ -208,8 +208,8 @@ fn run(workshop: &Workshop, options: &Options, folder: &Path) {
             examine(Examining { is_base: false, ..examining }, (&policy, &held_out), "after").unwrap();
         let duel = judged((judge, &workshop.config), &held_out, (&after, &before));
         let candidate = Scores {
-            kl: optimised.last.get("kl").copied(),
-            entropy: optimised.last.get("entropy").copied(),
+            kl: optimised.measured.map(|measured| measured.kl),
+            entropy: optimised.measured.map(|measured| measured.entropy),
             reward_model: Some(RewardModelScores {
                 pairs: 400,
                 right: 300,

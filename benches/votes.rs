@@ -107,6 +107,7 @@ fn draw(examining: Examining<'_>, (adapter, out): (&Path, &Path), (votes, seed):
         temperature: config.comparison_temperature,
         top_p: config.top_p,
         repetition_penalty: config.repetition_penalty,
+        dry_multiplier: config.dry_multiplier,
         max_tokens: config.max_tokens as usize,
     };
     let drawn = answers(examining, (&decoder(workshop, adapter), &asked), (sampling, 2));

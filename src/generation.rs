@@ -2,6 +2,7 @@
 
 mod detokenizer;
 mod mistralrs;
+mod repetition;
 pub(crate) mod sampler;
 mod scripted;
 mod slot;
@@ -78,8 +79,8 @@ impl From<GenerationError> for Error {
     }
 }
 
-/// The id of the base model's generation: a hash of the weights, the chat template, the sampling defaults and the
-/// bias towards the passages.
+/// The id of the base model's generation: a hash of the weights, the chat template, the sampling defaults (the
+/// costs of repetitions among them) and the bias towards the passages.
 #[must_use]
 pub fn base_id(model: &BaseModel, config: &GenerationConfig) -> GenerationId {
     use sha2::{Digest, Sha256};
@@ -91,9 +92,13 @@ pub fn base_id(model: &BaseModel, config: &GenerationConfig) -> GenerationId {
     for default in [config.temperature, config.top_p, config.repetition_penalty] {
         hash.update(default.to_le_bytes());
     }
-    // Without it the id is that of the versions that had none.
+    // Without them the id is that of the versions that had none.
     if config.copy_bias != 0.0 {
         hash.update(config.copy_bias.to_le_bytes());
+    }
+    if config.dry_multiplier != 0.0 {
+        hash.update(b"dry");
+        hash.update(config.dry_multiplier.to_le_bytes());
     }
     GenerationId::from_digest(&hash.finalize().into())
 }

@@ -16,6 +16,7 @@ mod loss;
 mod measure;
 mod online;
 mod order;
+mod place;
 mod rollouts;
 mod settings;
 mod training;
@@ -23,6 +24,8 @@ mod value;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use crate::nn::{Adapter, Decoder, NnError};
 use crate::sft;
@@ -163,28 +166,39 @@ pub struct Step {
     pub metrics: Metrics,
 }
 
+/// What a candidate is like, estimated from up to 32 answers of its own, drawn at the settings' temperature.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// KL to the reference (nats an answer).
+    pub kl: f64,
+    /// Nats a token.
+    pub entropy: f64,
+}
+
 /// What came out.
 #[derive(Debug)]
 pub struct Optimised {
     /// The exponential average of the adapters: the candidate.
     pub adapter: Adapter,
+    /// What it is like; `None` of the control, and without prompts.
+    pub measured: Option<Measured>,
     /// Steps taken.
     pub steps: u64,
     /// Tokens drawn and read in gradient passes.
     pub tokens: u64,
     /// Seconds of steps.
     pub seconds: f64,
-    /// Metrics of the last step.
+    /// Metrics of the last step, also when the policy was taken back after it.
     pub last: BTreeMap<String, f64>,
     /// Means of the metrics over all steps.
     pub means: BTreeMap<String, f64>,
-    /// Healthy ranges that were left, one sentence each.
+    /// Healthy ranges that were left, and returns to a place nearer to the reference, one sentence each.
     pub alarms: Vec<String>,
     /// Why it ended before its last step.
     pub stopped_early: Option<String>,
 }
 
-/// Optimises a policy. `folder` keeps the checkpoint; a call with a folder in which an earlier one with the same
+/// Optimises a policy. `folder` keeps the checkpoint, and the place that the policy would be taken back to; a call with a folder in which an earlier one with the same
 /// material and settings was interrupted goes on where that one was. `observe` hears every step; when it returns
 /// `false` a checkpoint is written and the work ends with [`PolicyError::Stopped`].
 ///

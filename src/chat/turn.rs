@@ -239,6 +239,7 @@ fn sampling(chat: &Chat, question: &Question) -> Result<Sampling, Error> {
         temperature,
         top_p,
         repetition_penalty: config.repetition_penalty,
+        dry_multiplier: config.dry_multiplier,
         max_tokens,
         // 32 bits, so that every JSON reader can say it back exactly.
         seed: question.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),

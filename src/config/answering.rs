@@ -117,6 +117,9 @@ pub struct GenerationConfig {
     pub top_p: f32,
     /// Divides the logits of tokens already in the answer; 1 is off. Default 1.05: small models loop.
     pub repetition_penalty: f32,
+    /// Weight of what it costs to go on with sixteen or more tokens that the answer says a second time, 0 to 10; 0 is off. Default
+    /// 0.8, as this ("don't repeat yourself", DRY) is used elsewhere: loops are left in their second round.
+    pub dry_multiplier: f32,
     /// Nats by which the base model finds tokens of the passages likelier than it would, and the end as much, 0 to 10.
     /// Default 1: a small model invents less (`benches/RESULTS.md`). Generations that were fine-tuned on the company's own
     /// answers have learnt that, and other words; they are drawn as they are.
@@ -147,6 +150,7 @@ impl Default for GenerationConfig {
             temperature: 0.0,
             top_p: 0.95,
             repetition_penalty: 1.05,
+            dry_multiplier: 0.8,
             copy_bias: 1.0,
             max_tokens: 160,
             max_tokens_limit: 1024,
@@ -167,6 +171,9 @@ impl GenerationConfig {
         })?;
         check((1.0..=2.0).contains(&self.repetition_penalty), "generation.repetition_penalty", || {
             "must be 1 to 2".into()
+        })?;
+        check((0.0..=10.0).contains(&self.dry_multiplier), "generation.dry_multiplier", || {
+            "must be 0 to 10".into()
         })?;
         check((0.0..=10.0).contains(&self.copy_bias), "generation.copy_bias", || "must be 0 to 10".into())?;
         check(

@@ -15,6 +15,9 @@ pub struct Sampling {
     pub top_p: f32,
     /// Divides the logits of tokens already in the answer (>= 1; 1 is off), as CTRL (arXiv:1909.05858, section 4.1).
     pub repetition_penalty: f32,
+    /// Weight of the cost of going on with a sequence that the answer says a second time (DRY; >= 0; 0 is off).
+    #[serde(default)]
+    pub dry_multiplier: f32,
     /// Most tokens of the answer.
     pub max_tokens: u32,
     /// Seed of the answer's own random stream.

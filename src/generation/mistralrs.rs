@@ -154,6 +154,7 @@ impl Generator for MistralGenerator {
             temperature: 0.0,
             top_p: 1.0,
             repetition_penalty: 1.0,
+            dry_multiplier: 0.0,
             // At most the context.
             max_tokens: u32::try_from(completion.len()).unwrap_or(u32::MAX),
             seed: 0,
@@ -423,8 +424,15 @@ mod tests {
     }
 
     fn request(prompt: &[u32], temperature: f32, seed: u64, max_tokens: u32) -> GenerateRequest {
-        let sampling =
-            Sampling { temperature, top_p: 0.95, repetition_penalty: 1.0, max_tokens, seed, stop: vec![] };
+        let sampling = Sampling {
+            temperature,
+            top_p: 0.95,
+            repetition_penalty: 1.0,
+            dry_multiplier: 0.0,
+            max_tokens,
+            seed,
+            stop: vec![],
+        };
         GenerateRequest { prompt: prompt.into(), sampling, top_logprobs: 2, evidence: [].into() }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use super::repetition::repeating;
 use crate::domain::Sampling;
 
 /// A drawn token.
@@ -33,6 +34,7 @@ pub(crate) struct Sampler {
     temperature: f32,
     top_p: f32,
     repetition_penalty: f32,
+    dry_multiplier: f32,
     top_logprobs: usize,
     random: ChaCha8Rng,
     drawn: Vec<u32>,
@@ -46,6 +48,7 @@ impl Sampler {
             temperature: sampling.temperature,
             top_p: sampling.top_p,
             repetition_penalty: sampling.repetition_penalty,
+            dry_multiplier: sampling.dry_multiplier,
             top_logprobs: usize::from(top_logprobs),
             random: ChaCha8Rng::seed_from_u64(sampling.seed),
             drawn: Vec::new(),
@@ -70,6 +73,12 @@ impl Sampler {
         let top = likeliest(&logits, self.top_logprobs);
         let top = top.into_iter().map(|token| (token, logits[token as usize] - log_total)).collect();
         let mut before = self.penalise(&mut logits);
+        for (token, cost) in repeating(&self.drawn, self.dry_multiplier) {
+            if let Some(logit) = logits.get_mut(token as usize) {
+                before.push((token, *logit));
+                *logit -= cost;
+            }
+        }
         for &token in &*self.bias.tokens {
             if let Some(logit) = logits.get_mut(token as usize) {
                 before.push((token, *logit));
@@ -77,7 +86,7 @@ impl Sampler {
             }
         }
         let token = if self.temperature <= f32::EPSILON { argmax(&logits)? } else { self.pick(&logits)? };
-        // A token that was penalised and then biased is there twice; the first is what the model said.
+        // A token that was penalised and then biased is there more than once; the first is what the model said.
         let raw =
             before.iter().find(|(t, _)| *t == token).map_or(logits[token as usize], |(_, logit)| *logit);
         self.drawn.push(token);
@@ -189,7 +198,15 @@ mod tests {
     use super::*;
 
     fn sampling(temperature: f32, top_p: f32, seed: u64) -> Sampling {
-        Sampling { temperature, top_p, repetition_penalty: 1.0, max_tokens: 10, seed, stop: vec![] }
+        Sampling {
+            temperature,
+            top_p,
+            repetition_penalty: 1.0,
+            dry_multiplier: 0.0,
+            max_tokens: 10,
+            seed,
+            stop: vec![],
+        }
     }
 
     #[test]
@@ -275,6 +292,22 @@ mod tests {
         let third = sampler.draw(vec![3.0, 0.8]).unwrap();
         assert_eq!(third.token, 0);
         assert!((third.logprob - (3.0 - (3f32.exp() + 0.8f32.exp()).ln())).abs() < 1e-6);
+    }
+
+    /// By hand: 1 nat ahead, the token that goes round again is taken until that costs more (0.8, then 1.4).
+    #[test]
+    fn a_loop_is_left_and_reported_probabilities_are_the_models() {
+        let total = (2f32.exp() + 1f32.exp()).ln();
+        for (multiplier, left) in [(0.0, None), (0.8, Some(18))] {
+            let dry = Sampling { dry_multiplier: multiplier, ..sampling(0.0, 1.0, 1) };
+            let mut sampler = Sampler::new(&dry, 0);
+            let draws: Vec<Draw> = (0..20).map(|_| sampler.draw(vec![2.0, 1.0]).unwrap()).collect();
+            assert_eq!(draws.iter().position(|draw| draw.token == 1), left);
+            for draw in draws {
+                let raw = [2.0, 1.0][draw.token as usize];
+                assert!((draw.logprob - (raw - total)).abs() < 1e-6);
+            }
+        }
     }
 
     #[test]

@@ -239,6 +239,7 @@ async fn probe(generator: &dyn Generator) -> Result<(), GenerationError> {
         temperature: 0.0,
         top_p: 1.0,
         repetition_penalty: 1.0,
+        dry_multiplier: 0.0,
         max_tokens: 2,
         seed: 0,
         stop: vec![],

@@ -64,6 +64,7 @@ impl Examining<'_> {
             temperature: 0.0,
             top_p: 1.0,
             repetition_penalty: config.repetition_penalty,
+            dry_multiplier: config.dry_multiplier,
             max_tokens: config.max_tokens as usize,
         }
     }

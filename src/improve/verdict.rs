@@ -75,8 +75,8 @@ impl Compared<'_> {
         };
         current.method = candidate.method;
         if let Some(optimised) = &made.optimised {
-            candidate.kl = optimised.last.get("kl").copied();
-            candidate.entropy = optimised.last.get("entropy").copied();
+            candidate.kl = optimised.measured.map(|measured| measured.kl);
+            candidate.entropy = optimised.measured.map(|measured| measured.entropy);
         }
         let mut reasons = None;
         if let Some(rewarding) = rewarding {

@@ -47,6 +47,12 @@ pub struct Adapter {
     pub(crate) layers: Vec<[Pair; 7]>,
 }
 
+/// The parts of one layer.
+fn whole(pairs: Vec<Pair>) -> Result<[Pair; 7]> {
+    let pairs = pairs.try_into();
+    pairs.map_err(|_| candle_core::Error::Msg("a layer has seven linear maps".into()).into())
+}
+
 impl Adapter {
     /// A new adapter: A uniform in ±1/√inputs (as the reference implementation draws it), B zero.
     ///
@@ -77,8 +83,7 @@ impl Adapter {
                 let var = |tensor: &Tensor| Ok::<_, NnError>(Var::from_tensor(&tensor.to_device(device)?)?);
                 pairs.push(Pair { a: var(&a)?, b: var(&b)? });
             }
-            let pairs: Result<[Pair; 7], _> = pairs.try_into();
-            layers.push(pairs.map_err(|_| candle_core::Error::Msg("a layer has seven linear maps".into()))?);
+            layers.push(whole(pairs)?);
         }
         Ok(Self { shape, layers })
     }
@@ -101,10 +106,23 @@ impl Adapter {
         for (one, two) in self.layers.iter().zip(&other.layers) {
             let pairs: Vec<Pair> =
                 one.iter().zip(two).map(|(one, two)| join(one, two)).collect::<Result<_>>()?;
-            let pairs: Result<[Pair; 7], _> = pairs.try_into();
-            layers.push(pairs.map_err(|_| candle_core::Error::Msg("a layer has seven linear maps".into()))?);
+            layers.push(whole(pairs)?);
         }
         Ok(Self { shape, layers })
+    }
+
+    /// The same values in tensors of its own.
+    ///
+    /// # Errors
+    /// When the device has no room.
+    pub fn copied(&self) -> Result<Self> {
+        // Detached: a variable would be shared, not copied.
+        let copy = |var: &Var| Var::from_tensor(&var.as_tensor().detach());
+        let layer = |pairs: &[Pair; 7]| {
+            let pairs = pairs.iter().map(|pair| Ok(Pair { a: copy(&pair.a)?, b: copy(&pair.b)? }));
+            whole(pairs.collect::<Result<Vec<Pair>>>()?)
+        };
+        Ok(Self { shape: self.shape, layers: self.layers.iter().map(layer).collect::<Result<_>>()? })
     }
 
     /// The same values under another dropout.

@@ -31,6 +31,8 @@ pub struct Sampling {
     pub top_p: f32,
     /// Divides the logits of tokens already in the completion (>= 1; 1 is off).
     pub repetition_penalty: f32,
+    /// Weight of the cost of going on with a sequence that the completion says a second time (DRY; >= 0; 0 is off).
+    pub dry_multiplier: f32,
     /// Most tokens of a completion.
     pub max_tokens: usize,
 }
@@ -354,6 +356,7 @@ fn to_domain(sampling: Sampling, seed: u64) -> domain::Sampling {
         temperature: sampling.temperature,
         top_p: sampling.top_p,
         repetition_penalty: sampling.repetition_penalty,
+        dry_multiplier: sampling.dry_multiplier,
         max_tokens: u32::try_from(sampling.max_tokens).unwrap_or(u32::MAX),
         seed,
         stop: Vec::new(),

@@ -130,7 +130,7 @@ impl Training<'_> {
             let texts = (shifted.as_slice(), self.settings.pass_tokens);
             Ok(nn::read((self.material.reference, adapter), texts, |read| Ok(read.sum()))?.iter().sum())
         };
-        let total = sums(Some(&self.adapter))? - sums(None)?;
+        let total = sums(Some(&self.at.adapter))? - sums(None)?;
         Ok((total / texts.len().max(1) as f64).max(0.0))
     }
 
@@ -141,13 +141,13 @@ impl Training<'_> {
         texts: &[Text<'_>],
         loss: impl Fn(std::ops::Range<usize>, &[f64]) -> (f64, Vec<f64>),
     ) -> Result<(Metrics, Found), PolicyError> {
-        let mut gradients = Gradients::none(&self.adapter, self.settings.recompute);
+        let mut gradients = Gradients::none(&self.at.adapter, self.settings.recompute);
         let mut found = Found::default();
         let mut rows = 0;
         for Packed { batch, places } in pack(texts, self.settings.pass_tokens) {
             rows += batch.rows_len() as u64;
             let read = (self.material.reference, &batch);
-            gradients.add(read, (&self.adapter, Pass::default()), |scores| {
+            gradients.add(read, (&self.at.adapter, Pass::default()), |scores| {
                 let now = scores.log_probabilities.to_vec1::<f32>()?;
                 let sums: Vec<f64> =
                     batch.completions().iter().map(|range| log_probability(&now[range.clone()])).collect();

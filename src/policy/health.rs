@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
-use super::{KlPrice, Metrics};
+use super::Metrics;
 use crate::evaluation::statistics::mean_or_zero;
 
 /// Steps over which figures are averaged before they are compared with a range: one step's figures are of a few dozen
@@ -46,8 +46,8 @@ pub(super) struct Health {
 
 impl Health {
     /// Takes in the figures of step `step`, from 1.
-    pub(super) fn observe(&mut self, step: u64, metrics: &Metrics, price: &KlPrice) {
-        for (name, least, most) in RANGES.into_iter().chain([("kl", f64::NEG_INFINITY, price.target)]) {
+    pub(super) fn observe(&mut self, step: u64, metrics: &Metrics, target_kl: f64) {
+        for (name, least, most) in RANGES.into_iter().chain([("kl", f64::NEG_INFINITY, target_kl)]) {
             let Some(mean) = metrics.get(name).and_then(|value| self.recent_mean(name, *value)) else {
                 continue;
             };
@@ -60,7 +60,7 @@ impl Health {
         }
         self.rewards.extend(metrics.get("reward"));
         self.watch_reward(step);
-        self.stopped = self.collapse(step, metrics, price.cap);
+        self.stopped = self.collapse(step, metrics);
     }
 
     /// Mean of the last values, once there are [`WINDOW`].
@@ -87,17 +87,15 @@ impl Health {
         }
     }
 
-    fn alarm(&mut self, name: &str, sentence: String) {
+    /// Tells it, once under each name.
+    pub(super) fn alarm(&mut self, name: &str, sentence: String) {
         if self.told.insert(name.to_owned()) {
             tracing::warn!(alarm = %sentence, "policy optimisation");
             self.alarms.push(sentence);
         }
     }
 
-    fn collapse(&mut self, step: u64, metrics: &Metrics, cap: f64) -> Option<String> {
-        if let Some(kl) = metrics.get("kl").filter(|kl| **kl > cap) {
-            return Some(format!("kl of {kl:.2} nats an answer at step {step} is above the cap of {cap}"));
-        }
+    fn collapse(&mut self, step: u64, metrics: &Metrics) -> Option<String> {
         let entropy = self.recent.get("entropy").filter(|recent| recent.len() == WINDOW);
         let entropy = entropy.map(|recent| recent.iter().copied().fold(0.0, f64::max));
         if let Some(entropy) = entropy.filter(|entropy| *entropy < ENTROPY_COLLAPSE) {
@@ -129,7 +127,7 @@ mod tests {
         let mut health = Health::default();
         let metrics: Metrics = figures.iter().copied().collect();
         for step in 1..=steps {
-            health.observe(step, &metrics, &KlPrice::default());
+            health.observe(step, &metrics, 6.0);
         }
         health
     }
@@ -159,7 +157,6 @@ mod tests {
     #[test]
     fn collapses_end_a_run() {
         let reason = |steps, figures: &[_]| after(steps, figures).stopped.unwrap_or_default();
-        assert!(reason(1, &[("kl", 10.5)]).contains("above the cap of 10"));
         assert!(reason(5, &[("entropy", 0.005)]).contains("entropy has been below 0.01"));
         assert_eq!(reason(4, &[("entropy", 0.005)]), "");
         assert!(reason(3, &[("frac_score_zero_std", 1.0)]).contains("told no answer from another"));

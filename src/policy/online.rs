@@ -92,7 +92,7 @@ impl Training<'_> {
         let chosen = places(material.prompts.len(), each, (settings.seed, Purpose::Material));
         let mut random = stream(settings.seed, Purpose::Answers, step);
         let rollouts = {
-            let policy = self.reference_drawn.merged(&self.adapter)?;
+            let policy = self.reference_drawn.merged(&self.at.adapter)?;
             let prompts = (material.prompts, chosen.as_slice());
             draw((&policy, material.ends), prompts, Drawing::from(settings), &mut random)?
         };
@@ -172,7 +172,7 @@ impl Training<'_> {
     fn value(&self, experience: &Experience) -> Result<Option<Valued>, PolicyError> {
         let Some(head) = &self.head else { return Ok(None) };
         let texts = self.texts(&experience.rollouts);
-        let read = (&self.reference_drawn, Some(&self.adapter));
+        let read = (&self.reference_drawn, Some(&self.at.adapter));
         let states: Vec<States> = nn::read(read, (&texts, self.settings.pass_tokens), |read| {
             Ok(read.states()?.flatten_all()?.to_vec1()?)
         })?;
@@ -199,14 +199,14 @@ impl Training<'_> {
         tally: &mut Tally,
     ) -> Result<Update, PolicyError> {
         let taught: Vec<usize> = (0..experience.rollouts.len()).filter(|&i| lesson.teaches(i)).collect();
-        let mut gradients = Gradients::none(&self.adapter, self.settings.recompute);
+        let mut gradients = Gradients::none(&self.at.adapter, self.settings.recompute);
         let all = self.texts(&experience.rollouts);
         let texts: Vec<Text<'_>> = taught.iter().map(|&i| all[i]).collect();
         let mut rows = 0;
         for Packed { batch, places } in pack(&texts, self.settings.pass_tokens) {
             rows += batch.rows_len() as u64;
             let read = (&self.reference_drawn, &batch);
-            gradients.add(read, (&self.adapter, Pass::default()), |scores| {
+            gradients.add(read, (&self.at.adapter, Pass::default()), |scores| {
                 let now = scores.log_probabilities.to_vec1::<f32>()?;
                 let loss = teach((experience, lesson), &taught[places], &now, tally);
                 tally.read((&now, &scores.entropy()), &loss);

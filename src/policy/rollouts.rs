@@ -25,6 +25,7 @@ impl From<&Settings> for Drawing {
             top_p: settings.top_p,
             // A penalty would draw from a distribution that is not the policy's.
             repetition_penalty: 1.0,
+            dry_multiplier: 0.0,
             max_tokens: settings.max_tokens,
         };
         Self { completions: settings.completions, sampling, width: settings.width }

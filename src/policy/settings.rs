@@ -50,7 +50,8 @@ pub struct KlPrice {
     pub beta: f64,
     /// Nats an answer above which the price rises; above 0.
     pub target: f64,
-    /// Nats an answer at which the work ends; at least `target`.
+    /// Nats an answer above which the policy is taken back to where it was last within the target, and goes on at half the
+    /// rate; at least `target`.
     pub cap: f64,
 }
 

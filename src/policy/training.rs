@@ -1,5 +1,6 @@
-//! How does a run go from step to step, and on after a crash? The adapter, its average, the optimizer and everything
-//! that changes are in one checkpoint, replaced whole.
+//! How does a run go from step to step, back when it went too far, and on after a crash? The adapter, its average, the
+//! optimizer and everything that changes are in one checkpoint, replaced whole; it names the file of the place that the
+//! policy would be taken back to.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,29 +10,29 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::average::{decay, follow};
 use super::health::Health;
 use super::measure::kl_to_reference;
 use super::order::{Purpose, places, stream};
+use super::place::Place;
 use super::rollouts::{Drawing, draw};
 use super::value::ValueHead;
-use super::{Algorithm, Material, Optimised, PolicyError, Reward, Settings, Step, loss};
-use crate::nn::{
-    AdamW, AdamWSettings, Adapter, Checkpoint, Decoder, Gradients, NnError, Pass, Schedule, Text, pack,
-};
+use super::{Algorithm, Control, Material, Measured, Optimised, PolicyError, Reward, Settings, Step, loss};
+use crate::evaluation::statistics::mean_or_zero;
+use crate::nn::{Decoder, Gradients, NnError, Pass, Schedule, Text, pack};
 
 /// Seconds between checkpoints: what a crash can cost.
 const CHECKPOINT_SECONDS: f64 = 30.0;
 /// Answers by which the KL of a candidate is estimated: as many as a step of the default size draws.
 const KL_ANSWERS: usize = 32;
+/// Times that a policy which left the reference too far is taken back: then it learns at an eighth of its rate, and what
+/// breaks out even so does not come from the rate.
+const RETURNS: u32 = 3;
 
 /// What a checkpoint holds besides tensors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct State {
     /// Steps done.
     pub(super) done: u64,
-    /// Updates of the adapter, several a step at times.
-    updates: u64,
     /// What a nat of KL costs now.
     #[serde(with = "exact")]
     pub(super) beta: f64,
@@ -43,9 +44,18 @@ pub(super) struct State {
     /// Per metric: sum and number of its values.
     sums: BTreeMap<String, (f64, u64)>,
     last: BTreeMap<String, f64>,
-    /// Whether `last` has the KL that is measured at the end of an algorithm that draws no answers.
+    /// Of the candidate, at the end.
     #[serde(default)]
-    measured: bool,
+    candidate: Option<Measured>,
+    /// Whether nothing is left to do.
+    #[serde(default)]
+    finished: bool,
+    /// Steps after which the policy was where it would be taken back to.
+    #[serde(default)]
+    near: u64,
+    /// Times that it was taken back.
+    #[serde(default)]
+    returns: u32,
     health: Health,
 }
 
@@ -70,9 +80,11 @@ pub(super) struct Training<'a> {
     pub(super) reference_drawn: Decoder,
     folder: PathBuf,
     schedule: Schedule,
-    pub(super) adapter: Adapter,
-    average: Adapter,
-    optimizer: AdamW,
+    pub(super) at: Place,
+    /// Where it was last within the target of KL.
+    near: Place,
+    /// Of which number of steps the file of that is known to be there.
+    near_saved: u64,
     /// PPO's.
     pub(super) head: Option<ValueHead>,
     /// Log-probability under the reference of each answer that DPO or KTO learns from (nats).
@@ -97,11 +109,7 @@ impl<'a> Training<'a> {
     ) -> Result<Self, PolicyError> {
         check(material, settings.algorithm)?;
         let decoder = material.reference;
-        let new = || Adapter::new(decoder, settings.adapter, settings.seed);
-        let (adapter, average) = (new()?, new()?);
-        // Also the default 1e-8 beside the root of the second moment: with PPO's 1e-5 most of an adapter's gradients, whose
-        // joint norm is clipped to 1, were damped, and the policy hardly left the reference (`benches/RESULTS.md`).
-        let moments = AdamWSettings::default();
+        let first = || Place::first(decoder, settings.adapter, settings.seed);
         let head = (settings.algorithm == Algorithm::Ppo)
             .then(|| ValueHead::new(decoder.architecture().width))
             .transpose()?;
@@ -112,16 +120,14 @@ impl<'a> Training<'a> {
             reference_drawn: decoder.at_temperature(settings.temperature)?,
             folder: folder.to_owned(),
             schedule: Schedule { peak: settings.learning_rate, warmup, total: settings.steps },
-            optimizer: AdamW::new(&adapter.variables(), moments),
-            adapter,
-            average,
+            at: first()?,
+            near: first()?,
+            near_saved: 0,
             head,
             reference: Vec::new(),
             state: State { beta: settings.kl.beta, ..State::default() },
         };
-        if let Some(found) = Checkpoint::load(&training.path(), training.adapter.clone(), moments)? {
-            training.go_on(found)?;
-        } else if !settings.algorithm.draws_rollouts() {
+        if !training.go_on()? && !settings.algorithm.draws_rollouts() {
             training.reference = training.score_reference()?;
         }
         Ok(training)
@@ -131,31 +137,47 @@ impl<'a> Training<'a> {
         self.folder.join("checkpoint.safetensors")
     }
 
-    fn go_on(&mut self, found: Checkpoint) -> Result<(), PolicyError> {
-        let path = self.path().display().to_string();
-        let problem = |problem: String| NnError::Checkpoint { path: path.clone(), problem };
+    /// Of the place that the policy would be taken back to.
+    fn near_path(&self, step: u64) -> PathBuf {
+        self.folder.join(format!("near-{step}.safetensors"))
+    }
+
+    /// Takes up what an interrupted run left, if there is any.
+    fn go_on(&mut self) -> Result<bool, PolicyError> {
+        let path = self.path();
+        let (place, rest) = self.at.copied()?.load(&path)?;
+        let Some((state, others)) = rest else { return Ok(false) };
+        let problem = |problem: String| NnError::Checkpoint { path: path.display().to_string(), problem };
         let (fingerprint, state): (String, State) =
-            serde_json::from_str(&found.state).map_err(|error| problem(error.to_string()))?;
+            serde_json::from_str(&state).map_err(|error| problem(error.to_string()))?;
         if fingerprint != self.fingerprint() {
             return Err(problem("it is of other material or settings".into()).into());
         }
-        for (name, var) in self.average.named_in_order() {
-            let tensor = found.others.get(&format!("average.{name}"));
-            let tensor = tensor.filter(|tensor| tensor.shape() == var.shape());
-            var.set(
-                &tensor
-                    .ok_or_else(|| problem(format!("it has no average of {name}")))?
-                    .to_device(var.device())?,
-            )?;
-        }
         if let Some(head) = &mut self.head {
-            head.restore(&found.others, state.head_steps)?;
+            head.restore(&others, state.head_steps)?;
         }
-        if let Some(reference) = found.others.get("reference") {
+        if let Some(reference) = others.get("reference") {
             self.reference = reference.to_vec1()?;
         }
-        (self.adapter, self.optimizer, self.state) = (found.adapter, found.optimizer, state);
+        (self.at, self.state) = (place, state);
+        self.load_near()?;
         tracing::info!(step = self.state.done, "going on from a checkpoint");
+        Ok(true)
+    }
+
+    /// At no steps it is the first place, which has no file.
+    fn load_near(&mut self) -> Result<(), PolicyError> {
+        let steps = self.state.near;
+        if steps == 0 || self.state.finished {
+            return Ok(());
+        }
+        let path = self.near_path(steps);
+        let (near, rest) = self.near.copied()?.load(&path)?;
+        if rest.is_none_or(|(fingerprint, _)| fingerprint != self.fingerprint()) {
+            let problem = "it is not there, or of other material or settings".into();
+            return Err(NnError::Checkpoint { path: path.display().to_string(), problem }.into());
+        }
+        (self.near, self.near_saved) = (near, steps);
         Ok(())
     }
 
@@ -180,13 +202,14 @@ impl<'a> Training<'a> {
         hex::encode(&hash.finalize()[..16])
     }
 
+    /// The place to go back to has a file of its own, named by its steps: it is whole before the checkpoint names it.
     fn save(&mut self) -> Result<(), PolicyError> {
-        let mut others: BTreeMap<String, Tensor> = self
-            .average
-            .named()
-            .into_iter()
-            .map(|(name, tensor)| (format!("average.{name}"), tensor))
-            .collect();
+        let (steps, near) = (self.state.near, self.near_path(self.state.near));
+        if steps != self.near_saved && !self.state.finished {
+            self.near.save(&near, (self.fingerprint(), BTreeMap::new()))?;
+            self.near_saved = steps;
+        }
+        let mut others = BTreeMap::new();
         if let Some(head) = &self.head {
             self.state.head_steps = head.steps();
             others.extend(head.tensors()?);
@@ -196,7 +219,22 @@ impl<'a> Training<'a> {
             others.insert("reference".into(), Tensor::from_slice(&self.reference, count, &Device::Cpu)?);
         }
         let state = serde_json::to_string(&(self.fingerprint(), &self.state)).unwrap_or_default();
-        Ok(Checkpoint::save_with(&self.path(), (&self.adapter, &self.optimizer), (&state, &others))?)
+        self.at.save(&self.path(), (state, others))?;
+        self.forget_others((!self.state.finished).then_some(&near));
+        Ok(())
+    }
+
+    /// Removes the files of places that no checkpoint names any more.
+    fn forget_others(&self, near: Option<&PathBuf>) {
+        let files = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        for path in files.map(|file| file.path()).filter(|path| Some(path) != near) {
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            if name.starts_with("near-")
+                && let Err(error) = std::fs::remove_file(&path)
+            {
+                tracing::warn!(path = %path.display(), %error, "an old place of the policy stays on the disk");
+            }
+        }
     }
 
     /// Takes the steps that are left.
@@ -207,7 +245,9 @@ impl<'a> Training<'a> {
     ) -> Result<(), PolicyError> {
         let mut saved = Instant::now();
         while self.state.done < self.settings.steps && self.state.health.stopped.is_none() {
+            let before = (self.state.done, self.at.copied()?);
             let step = self.step(reward)?;
+            self.keep_near(before, step.metrics.get("kl").copied())?;
             let going = observe(&step);
             if !going || saved.elapsed().as_secs_f64() > CHECKPOINT_SECONDS {
                 self.save()?;
@@ -218,6 +258,7 @@ impl<'a> Training<'a> {
             }
         }
         self.measure_candidate()?;
+        self.state.finished = true;
         self.save()
     }
 
@@ -238,8 +279,37 @@ impl<'a> Training<'a> {
             let (sum, count) = self.state.sums.entry((*name).to_owned()).or_default();
             (*sum, *count) = (*sum + value, *count + 1);
         }
-        self.state.health.observe(self.state.done, &metrics, &self.settings.kl);
+        self.state.health.observe(self.state.done, &metrics, self.settings.kl.target);
         Ok(Step { done: self.state.done, total: self.settings.steps, metrics })
+    }
+
+    /// Takes the policy back when it has left the reference by more than the cap, `kl` nats an answer: to where it was
+    /// last within the target, and on from there at half the rate. `before` is the place of which this is the KL, and the
+    /// steps that had led to it. The price of KL stays as high as it has become, and PPO's values stay those of the answers
+    /// seen last.
+    fn keep_near(&mut self, (steps, before): (u64, Place), kl: Option<f64>) -> Result<(), PolicyError> {
+        let (Some(kl), price) = (kl, self.settings.kl) else { return Ok(()) };
+        if kl <= price.target {
+            (self.state.near, self.near) = (steps, before);
+        }
+        if kl <= price.cap {
+            return Ok(());
+        }
+        self.at = self.near.copied()?;
+        let (step, near, cap) = (self.state.done, self.state.near, price.cap);
+        let broken = format!("kl of {kl:.2} nats an answer at step {step} is above the cap of {cap}");
+        if self.state.returns == RETURNS {
+            let why = format!("{broken} after {RETURNS} returns; the policy is that of {near} steps again");
+            self.state.health.stopped.get_or_insert(why);
+        }
+        let alarm = if self.state.health.stopped.is_some() || step == self.settings.steps {
+            format!("{broken}: the policy is that of {near} steps again")
+        } else {
+            self.state.returns += 1;
+            format!("{broken}: on at half the rate from the policy of {near} steps")
+        };
+        self.state.health.alarm(&format!("return at step {step}"), alarm);
+        Ok(())
     }
 
     /// Adds the demonstrations' gradients and moves adapter and average.
@@ -250,10 +320,8 @@ impl<'a> Training<'a> {
         if !gradient_norm.is_finite() {
             return Err(PolicyError::Diverged { step });
         }
-        let learning_rate = self.schedule.at(step);
-        self.optimizer.step(&self.adapter.variables(), gradients.as_slice(), learning_rate)?;
-        self.state.updates += 1;
-        follow(&self.average, &self.adapter, decay(self.settings.ema, self.state.updates))?;
+        let learning_rate = self.schedule.at(step) * 0.5f32.powi(self.state.returns.cast_signed());
+        self.at.step(&gradients, (learning_rate, self.settings.ema))?;
         Ok(Update { gradient_norm, anchor, learning_rate })
     }
 
@@ -272,7 +340,7 @@ impl<'a> Training<'a> {
         for packed in pack(&texts, pass_tokens) {
             self.state.tokens += packed.batch.rows_len() as u64;
             let read = (self.material.reference, &packed.batch);
-            gradients.add(read, (&self.adapter, Pass::default()), |scores| {
+            gradients.add(read, (&self.at.adapter, Pass::default()), |scores| {
                 let values = scores.log_probabilities.to_vec1::<f32>()?;
                 let found = loss::weighted(&values, &vec![nll_anchor / tokens; values.len()]);
                 total += found.value / nll_anchor;
@@ -282,36 +350,49 @@ impl<'a> Training<'a> {
         Ok(Some(total))
     }
 
-    /// Measures the KL of the candidate of an algorithm that draws no answers, once: a finished run that is taken over
-    /// has it.
+    /// Measures the candidate, once: a finished run that is taken over has it. Nobody asks for the control's. When the last
+    /// steps took it past the cap, which no further step would see, it is that of the place within the target.
     fn measure_candidate(&mut self) -> Result<(), PolicyError> {
-        let measured = self.settings.algorithm.draws_rollouts() || self.state.measured;
-        if !measured && !self.material.prompts.is_empty() {
-            let kl = self.candidate_kl()?;
-            self.state.last.insert("kl".into(), kl);
-            self.state.measured = true;
+        let asked = self.settings.control == Control::Reward && !self.material.prompts.is_empty();
+        if !asked || self.state.candidate.is_some() {
+            return Ok(());
         }
+        let mut measured = self.measured()?;
+        let (kl, near, cap) = (measured.kl, self.state.near, self.settings.kl.cap);
+        if kl > cap && self.settings.algorithm.draws_rollouts() {
+            self.at = self.near.copied()?;
+            measured = self.measured()?;
+            let alarm = format!(
+                "kl of {kl:.2} nats an answer at the end is above the cap of {cap}: the policy is that of {near} steps again"
+            );
+            self.state.health.alarm("return at the end", alarm);
+        }
+        self.state.candidate = Some(measured);
         Ok(())
     }
 
-    /// KL of the candidate to the reference at the temperature of drawing (nats an answer), from answers of its own.
-    fn candidate_kl(&self) -> Result<f64, PolicyError> {
+    /// The candidate, from answers of its own.
+    fn measured(&self) -> Result<Measured, PolicyError> {
         let (settings, material) = (self.settings, self.material);
         let each = KL_ANSWERS.min(material.prompts.len());
         let chosen = places(material.prompts.len(), (0, each), (settings.seed, Purpose::Material));
         let mut random = stream(settings.seed, Purpose::Answers, 0);
-        let policy = self.reference_drawn.merged(&self.average)?;
+        let policy = self.reference_drawn.merged(&self.at.average)?;
         let drawing = Drawing { completions: 1, ..Drawing::from(settings) };
         let asked = (material.prompts, chosen.as_slice());
         let answers = draw((&policy, material.ends), asked, drawing, &mut random)?;
-        kl_to_reference(&self.reference_drawn, &self.average, (material.prompts, &answers))
+        let kl = kl_to_reference(&self.reference_drawn, &self.at.average, (material.prompts, &answers))?;
+        let tokens: Vec<f64> =
+            answers.iter().flat_map(|one| &one.log_probabilities).map(|nats| -f64::from(*nats)).collect();
+        Ok(Measured { kl, entropy: mean_or_zero(&tokens) })
     }
 
     pub(super) fn finish(self) -> Optimised {
-        let State { done, tokens, seconds, sums, last, health, .. } = self.state;
+        let State { done, tokens, seconds, sums, last, candidate, health, .. } = self.state;
         let means = sums.into_iter().map(|(name, (sum, count))| (name, sum / count.max(1) as f64));
         Optimised {
-            adapter: self.average,
+            adapter: self.at.average,
+            measured: candidate,
             steps: done,
             tokens,
             seconds,

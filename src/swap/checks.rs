@@ -30,6 +30,7 @@ async fn greedy(generator: &dyn Generator) -> Result<Vec<(String, f32)>, Generat
         temperature: 0.0,
         top_p: 1.0,
         repetition_penalty: 1.0,
+        dry_multiplier: 0.0,
         max_tokens: TOKENS,
         seed: 0,
         stop: vec![],

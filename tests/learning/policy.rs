@@ -20,8 +20,8 @@ fn raises_the_planted_reward(settings: &Settings) {
     assert_eq!(optimised.stopped_early, None);
     assert_eq!(optimised.steps, settings.steps);
     let after = world.examine(&optimised);
-    // Of the last step's answers or, without any, of the candidate's; other answers than those examined.
-    let kl = optimised.last["kl"];
+    // Of other answers than those examined.
+    let kl = optimised.measured.unwrap().kl;
     assert!(kl > after.kl / 3.0 && kl < after.kl * 3.0, "{kl} beside {}", after.kl);
     let (n, best) = world.best_at(after.kl);
     let kept = (after.reward - before) / (best - before);
@@ -109,6 +109,48 @@ fn a_policy_that_leaves_the_reference_is_stopped() {
     assert!(optimised.steps < settings.steps);
     let reason = optimised.stopped_early.unwrap();
     assert!(reason.contains("above the cap of 2"), "{reason}");
+    assert!(optimised.measured.unwrap().kl < 2.0, "what it ends with is a policy from before");
+}
+
+/// At a rate at which it breaks out, and not once that is halved often enough: what comes out is within the cap and has
+/// learnt. However often it is interrupted, before and after it is taken back.
+#[test]
+fn a_policy_that_leaves_the_reference_is_taken_back_and_goes_on_at_half_the_rate() {
+    let world = World::new();
+    let mut settings = Settings { learning_rate: 0.003, ema: 0.5, ..settings(Algorithm::Rloo) };
+    (settings.kl.beta, settings.kl.target, settings.kl.cap) = (0.05, 1.0, 2.0);
+    let run = |folder: &Path, stop_at: u64| {
+        let mut reward = |rollouts: &[Rollout]| Ok(rollouts.iter().map(planted).collect());
+        optimise(&world.material(), &mut reward, (&settings, folder), |step| step.done < stop_at)
+    };
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let whole = run(folder.path(), u64::MAX).unwrap();
+    let returns: Vec<&String> = whole.alarms.iter().filter(|alarm| alarm.contains("half the rate")).collect();
+    println!("{returns:?}: KL {:?}, {:?}", whole.measured, whole.stopped_early);
+    assert!((1..=3).contains(&returns.len()), "{:?}", whole.alarms);
+    assert_eq!((whole.steps, &whole.stopped_early), (settings.steps, &None));
+    assert!(whole.measured.unwrap().kl < 2.0, "{:?}", whole.measured);
+    let (before, after) = (world.before(), world.examine(&whole));
+    assert!(after.reward > before + 0.15, "from {before} to {}", after.reward);
+    let places = |folder: &Path| {
+        let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name());
+        files.filter(|name| name.to_string_lossy().starts_with("near-")).collect::<Vec<_>>()
+    };
+    // As a kill leaves them: a place that no checkpoint names yet, of another run even.
+    std::fs::write(other.path().join("near-1.safetensors"), "another's").unwrap();
+    for stop_at in 1..settings.steps {
+        assert!(matches!(run(other.path(), stop_at), Err(PolicyError::Stopped { .. })));
+        assert!(places(other.path()).len() <= 1, "{:?}", places(other.path()));
+    }
+    let kept = places(other.path());
+    let (file, content) = (other.path().join(&kept[0]), std::fs::read(other.path().join(&kept[0])).unwrap());
+    std::fs::remove_file(&file).unwrap();
+    assert!(matches!(run(other.path(), u64::MAX), Err(PolicyError::Nn(NnError::Checkpoint { .. }))));
+    std::fs::write(&file, content).unwrap();
+    let resumed = run(other.path(), u64::MAX).unwrap();
+    assert_eq!(bytes(&resumed, other.path()), bytes(&whole, folder.path()));
+    assert!(places(other.path()).is_empty());
+    assert_eq!((&resumed.alarms, resumed.measured), (&whole.alarms, whole.measured));
 }
 
 fn bytes(optimised: &Optimised, folder: &Path) -> Vec<u8> {

@@ -27,6 +27,7 @@ pub(crate) fn answer(user: &str, created: i64, n: usize) -> AnswerRecord {
             temperature: 0.8,
             top_p: 0.95,
             repetition_penalty: 1.05,
+            dry_multiplier: 0.8,
             max_tokens: 160,
             seed: u64::MAX - n as u64,
             stop: vec!["\n\n".into()],

@@ -131,15 +131,7 @@ fn words(n: usize, seed: u32) -> Vec<u32> {
 }
 
 fn request(prompt: Vec<u32>, max_tokens: u32) -> GenerateRequest {
-    let sampling = Sampling {
-        temperature: 1.0,
-        top_p: 1.0,
-        repetition_penalty: 1.0,
-        dry_multiplier: 0.0,
-        max_tokens,
-        seed: 1,
-        stop: vec![],
-    };
+    let sampling = Sampling { seed: 1, ..Sampling::at(1.0, max_tokens) };
     GenerateRequest { prompt: prompt.into(), sampling, top_logprobs: 0, evidence: [].into() }
 }
 

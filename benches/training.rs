@@ -121,13 +121,7 @@ impl Bench {
     fn rollouts(&self) -> Outcome<()> {
         let merged = self.decoder.merged(&self.adapter)?;
         let sampler = Sampler::new(&merged, &[], 32);
-        let sampling = Sampling {
-            temperature: 1.0,
-            top_p: 1.0,
-            repetition_penalty: 1.0,
-            dry_multiplier: 0.0,
-            max_tokens: 64,
-        };
+        let sampling = Sampling::at(1.0, 64);
         say("| rollouts | tokens/s | matmul GFLOP/s | share |\n|---|---:|---:|---:|");
         for (name, prompts, each, length) in [
             ("32 × 64 tokens, prompts of 8", 32, 1, 8),

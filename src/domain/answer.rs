@@ -26,6 +26,22 @@ pub struct Sampling {
     pub stop: Vec<String>,
 }
 
+impl Sampling {
+    /// Nothing but a softmax temperature: no nucleus, no penalties, no stop strings; the random stream of seed 0.
+    #[must_use]
+    pub fn at(temperature: f32, max_tokens: u32) -> Self {
+        Self {
+            temperature,
+            top_p: 1.0,
+            repetition_penalty: 1.0,
+            dry_multiplier: 0.0,
+            max_tokens,
+            seed: 0,
+            stop: Vec::new(),
+        }
+    }
+}
+
 /// Why the answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]

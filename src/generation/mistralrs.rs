@@ -150,16 +150,8 @@ impl Generator for MistralGenerator {
         if completion.is_empty() {
             return Ok(Vec::new());
         }
-        let sampling = Sampling {
-            temperature: 0.0,
-            top_p: 1.0,
-            repetition_penalty: 1.0,
-            dry_multiplier: 0.0,
-            // At most the context.
-            max_tokens: u32::try_from(completion.len()).unwrap_or(u32::MAX),
-            seed: 0,
-            stop: vec![],
-        };
+        // At most the context.
+        let sampling = Sampling::at(0.0, u32::try_from(completion.len()).unwrap_or(u32::MAX));
         let request =
             GenerateRequest { prompt: prompt.into(), sampling, top_logprobs: 0, evidence: [].into() };
         let mut events = self.start(request, completion).await?;
@@ -424,15 +416,7 @@ mod tests {
     }
 
     fn request(prompt: &[u32], temperature: f32, seed: u64, max_tokens: u32) -> GenerateRequest {
-        let sampling = Sampling {
-            temperature,
-            top_p: 0.95,
-            repetition_penalty: 1.0,
-            dry_multiplier: 0.0,
-            max_tokens,
-            seed,
-            stop: vec![],
-        };
+        let sampling = Sampling { top_p: 0.95, seed, ..Sampling::at(temperature, max_tokens) };
         GenerateRequest { prompt: prompt.into(), sampling, top_logprobs: 2, evidence: [].into() }
     }
 

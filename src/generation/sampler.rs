@@ -198,15 +198,7 @@ mod tests {
     use super::*;
 
     fn sampling(temperature: f32, top_p: f32, seed: u64) -> Sampling {
-        Sampling {
-            temperature,
-            top_p,
-            repetition_penalty: 1.0,
-            dry_multiplier: 0.0,
-            max_tokens: 10,
-            seed,
-            stop: vec![],
-        }
+        Sampling { top_p, seed, ..Sampling::at(temperature, 10) }
     }
 
     #[test]

@@ -235,15 +235,7 @@ async fn probe(generator: &dyn Generator) -> Result<(), GenerationError> {
         problem: problem.into(),
     };
     let prompt = generator.render(&[Message::user("Say yes.")])?;
-    let sampling = Sampling {
-        temperature: 0.0,
-        top_p: 1.0,
-        repetition_penalty: 1.0,
-        dry_multiplier: 0.0,
-        max_tokens: 2,
-        seed: 0,
-        stop: vec![],
-    };
+    let sampling = Sampling::at(0.0, 2);
     let request = GenerateRequest { prompt: prompt.into(), sampling, top_logprobs: 0, evidence: [].into() };
     match generator.generate(request).await?.next().await {
         Some(Ok(Event::Token(token))) if token.logprob.is_finite() => Ok(()),

@@ -1,5 +1,6 @@
 //! How good are a model's answers beside the human ones? It answers held-out questions as it would when served.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -133,73 +134,22 @@ impl Work<'_> {
         candidate: &Arc<Candidate>,
         rewarding: Option<&Arc<Rewarding>>,
     ) -> Result<Examined, ImproveError> {
-        let (material, candidate, rewarding) =
-            (Arc::clone(material), Arc::clone(candidate), rewarding.map(Arc::clone));
-        let (workshop, report) = (self.workshop.clone(), self.report.clone());
         let rival = self.rival().await?;
         let served = match &rival {
             Some(id) => self.weights(id).await?,
             None => None,
         };
-        let temperature = self.policy.temperature as f32;
-        let examined = tokio::task::spawn_blocking(move || {
-            let current =
-                served.as_ref().map_or_else(|| Ok(material.decoder.clone()), |path| Decoder::open(path))?;
-            let held_out = material.held_out;
-            let optimised = rewarding.is_some();
-            let compared = if optimised { material.questions.len() } else { held_out };
-            let questions = &material.questions[..compared];
-            let is_base = served.is_none();
-            let examining = Examining { workshop: &workshop, report: &report, is_base };
-            let of_tuned = Examining { is_base: false, ..examining };
-            let further: &[Question] = if optimised { &material.further } else { &[] };
-            let asked = |examining, decoder: &Decoder, phase: &str| {
-                let answers = examine(examining, (decoder, questions), phase)?;
-                let further = shown(examining, (decoder, further), &format!("further {phase}"))?;
-                Ok::<_, ImproveError>(Contender { answers, further })
-            };
-            let before = asked(examining, &current, "answers before")?;
-            let after = asked(of_tuned, &candidate.decoder, "answers after")?;
-            let control = candidate.made.control.as_ref().filter(|_| optimised);
-            let control = match control {
-                Some(adapter) => {
-                    let decoder = material.decoder.merged(adapter)?;
-                    Some(asked(of_tuned, &decoder, "answers of the random control")?)
-                }
-                None => None,
-            };
-            let (old, new) = (&before.answers.samples[..held_out], &after.answers.samples[..held_out]);
-            let comparison =
-                (held_out > 0).then(|| Comparison::of(old, new, &Comparing::default())).transpose()?;
-            let compared = Compared {
-                questions: (questions, further),
-                current: (&current, &before),
-                candidate: &after,
-                control: control.as_ref(),
-                temperature,
-            };
-            let thresholds = Thresholds {
-                serve_restricted: workshop.config.registry.serve_restricted,
-                ..workshop.config.gate.clone()
-            };
-            let made = (&candidate.made, rewarding.as_deref());
-            let access = material.access(rewarding.as_deref());
-            let verdict = compared.verdict(examining, made, (&access, &thresholds))?;
-            let mut remarks = remarks(held_out, &candidate);
-            if let Some(words) = &verdict.why {
-                let on = "on average over the questions to which both say something, in deviations of reward";
-                remarks.push(format!("by the gate's judge, {on}, the candidate has {words}"));
-            }
-            Ok::<_, ImproveError>(Examined {
-                comparison,
-                remarks,
-                verdict,
-                compared: rival,
-                parity: after.answers.parity,
-                training: training_metrics(&candidate.made.tuned),
-            })
-        });
-        examined.await?
+        let examination = Examination {
+            workshop: self.workshop.clone(),
+            report: self.report.clone(),
+            material: Arc::clone(material),
+            candidate: Arc::clone(candidate),
+            rewarding: rewarding.map(Arc::clone),
+            rival,
+            served,
+            temperature: self.policy.temperature as f32,
+        };
+        tokio::task::spawn_blocking(move || examination.carry_out()).await?
     }
 
     /// The policy that the candidate is compared with: the one that was active when this began, also after an
@@ -216,7 +166,7 @@ impl Work<'_> {
     }
 
     /// The weights of a policy; `None` where that is the base model, or can not be compared with it.
-    async fn weights(&self, id: &GenerationId) -> Result<Option<std::path::PathBuf>, ImproveError> {
+    async fn weights(&self, id: &GenerationId) -> Result<Option<PathBuf>, ImproveError> {
         let registry = &self.workshop.registry;
         let manifest = registry.get(id).await?.manifest;
         if manifest.about.kind == GenerationKind::Base {
@@ -229,6 +179,98 @@ impl Work<'_> {
                 Ok(None)
             }
         }
+    }
+}
+
+/// What an examination needs, away from the run.
+struct Examination {
+    workshop: Workshop,
+    report: Reporter,
+    material: Arc<Material>,
+    candidate: Arc<Candidate>,
+    /// Where the candidate was optimised, by what.
+    rewarding: Option<Arc<Rewarding>>,
+    /// The policy that it is compared with.
+    rival: Option<GenerationId>,
+    /// Its weights; `None` where the base model stands in its place.
+    served: Option<PathBuf>,
+    /// Softmax temperature at which answers of best-of-n are drawn.
+    temperature: f32,
+}
+
+impl Examination {
+    /// Asks the served policy, the candidate and the random control, compares, and asks the gate. Blocks.
+    fn carry_out(self) -> Result<Examined, ImproveError> {
+        let (material, candidate) = (&self.material, &self.candidate);
+        let current =
+            self.served.as_ref().map_or_else(|| Ok(material.decoder.clone()), |path| Decoder::open(path))?;
+        let before = self.contender(self.of_current(), (&current, "answers before"))?;
+        let of_tuned = Examining { is_base: false, ..self.of_current() };
+        let after = self.contender(of_tuned, (&candidate.decoder, "answers after"))?;
+        let control = candidate.made.control.as_ref().filter(|_| self.rewarding.is_some());
+        let control = control.map(|adapter| {
+            let decoder = material.decoder.merged(adapter)?;
+            self.contender(of_tuned, (&decoder, "answers of the random control"))
+        });
+        let control = control.transpose()?;
+
+        let held_out = material.held_out;
+        let (old, new) = (&before.answers.samples[..held_out], &after.answers.samples[..held_out]);
+        let comparison =
+            (held_out > 0).then(|| Comparison::of(old, new, &Comparing::default())).transpose()?;
+        let compared = Compared {
+            questions: self.questions(),
+            current: (&current, &before),
+            candidate: &after,
+            control: control.as_ref(),
+            temperature: self.temperature,
+        };
+        let verdict = self.verdict(&compared)?;
+        let mut remarks = remarks(held_out, candidate);
+        if let Some(words) = &verdict.why {
+            let on = "on average over the questions to which both say something, in deviations of reward";
+            remarks.push(format!("by the gate's judge, {on}, the candidate has {words}"));
+        }
+        Ok(Examined {
+            comparison,
+            remarks,
+            verdict,
+            compared: self.rival.clone(),
+            parity: after.answers.parity,
+            training: training_metrics(&candidate.made.tuned),
+        })
+    }
+
+    /// Those with a human answer, and further ones: an optimised candidate is asked more.
+    fn questions(&self) -> (&[Question], &[Question]) {
+        let Material { questions, further, held_out, .. } = self.material.as_ref();
+        if self.rewarding.is_some() { (questions, further) } else { (&questions[..*held_out], &[]) }
+    }
+
+    /// How the served policy is examined.
+    fn of_current(&self) -> Examining<'_> {
+        Examining { workshop: &self.workshop, report: &self.report, is_base: self.served.is_none() }
+    }
+
+    /// What a model says to all questions.
+    fn contender(
+        &self,
+        examining: Examining<'_>,
+        (decoder, phase): (&Decoder, &str),
+    ) -> Result<Contender, ImproveError> {
+        let (questions, further) = self.questions();
+        let answers = examine(examining, (decoder, questions), phase)?;
+        let further = shown(examining, (decoder, further), &format!("further {phase}"))?;
+        Ok(Contender { answers, further })
+    }
+
+    fn verdict(&self, compared: &Compared<'_>) -> Result<Verdict, ImproveError> {
+        let config = &self.workshop.config;
+        let serve_restricted = config.registry.serve_restricted;
+        let thresholds = Thresholds { serve_restricted, ..config.gate.clone() };
+        let rewarding = self.rewarding.as_deref();
+        let access = self.material.access(rewarding);
+        compared.verdict(self.of_current(), (&self.candidate.made, rewarding), (&access, &thresholds))
     }
 }
 

@@ -37,6 +37,14 @@ pub struct Sampling {
     pub max_tokens: usize,
 }
 
+impl Sampling {
+    /// Nothing but a softmax temperature: no nucleus, no penalties.
+    #[must_use]
+    pub fn at(temperature: f32, max_tokens: usize) -> Self {
+        Self { temperature, top_p: 1.0, repetition_penalty: 1.0, dry_multiplier: 0.0, max_tokens }
+    }
+}
+
 /// A prompt and how many completions of it are wanted.
 #[derive(Debug, Clone, Default)]
 pub struct SampleRequest {

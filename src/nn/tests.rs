@@ -171,13 +171,7 @@ fn sampled_probabilities_are_the_scored_ones_whatever_is_drawn_beside() {
             bias: LogitBias { tokens: words(seed, 5).into(), nats: n as f32 },
         };
         let requests = [request(1, 3), request(2, 1), request(3, 2)];
-        let sampling = Sampling {
-            temperature: 1.0,
-            top_p: 1.0,
-            repetition_penalty: 1.0,
-            dry_multiplier: 0.0,
-            max_tokens: 12,
-        };
+        let sampling = Sampling::at(1.0, 12);
         let ends = [3, 5, 8];
         let draw = |width| Sampler::new(&decoder, &ends, width).sample(&requests, sampling, |_| true);
         let (narrow, wide) = (draw(1).unwrap(), draw(16).unwrap());
@@ -214,13 +208,7 @@ fn a_decoder_at_a_temperature_has_the_distribution_that_is_drawn_at_it() {
     let expected: Vec<f32> = scaled.iter().map(|value| value - total).collect();
     close(&scores(&tempered, &batch, Pass::default()), &expected, 2e-5);
     let draw = |decoder: &Decoder, temperature| {
-        let sampling = Sampling {
-            temperature,
-            top_p: 1.0,
-            repetition_penalty: 1.0,
-            dry_multiplier: 0.0,
-            max_tokens: 12,
-        };
+        let sampling = Sampling::at(temperature, 12);
         let request =
             SampleRequest { prompt: prompt.clone(), completions: 4, seed: 5, ..SampleRequest::default() };
         let drawn = Sampler::new(decoder, &[], 4).sample(&[request], sampling, |_| true).unwrap();
@@ -236,13 +224,7 @@ fn a_bias_decides_when_it_is_larger_than_every_difference() {
     // Logits of the tiny model differ by a few nats.
     let bias = LogitBias { tokens: favoured.clone().into(), nats: 100.0 };
     let request = SampleRequest { prompt, completions: 4, seed: 5, bias };
-    let sampling = Sampling {
-        temperature: 1.0,
-        top_p: 1.0,
-        repetition_penalty: 1.0,
-        dry_multiplier: 0.0,
-        max_tokens: 12,
-    };
+    let sampling = Sampling::at(1.0, 12);
     let drawn = Sampler::new(&decoder, &ends, 4).sample(&[request], sampling, |_| true).unwrap().concat();
     let may = |token: &u32| favoured.contains(token) || ends.contains(token);
     assert!(drawn.iter().flat_map(|one| &one.tokens).all(may), "{drawn:?}");
@@ -252,13 +234,7 @@ fn a_bias_decides_when_it_is_larger_than_every_difference() {
 fn sampling_stops_when_told_to() {
     let decoder = tiny(Family::Llama);
     let request = SampleRequest { prompt: words(1, 4), completions: 1, ..SampleRequest::default() };
-    let sampling = Sampling {
-        temperature: 0.0,
-        top_p: 1.0,
-        repetition_penalty: 1.0,
-        dry_multiplier: 0.0,
-        max_tokens: 50,
-    };
+    let sampling = Sampling::at(0.0, 50);
     let mut heard = 0;
     let drawn = Sampler::new(&decoder, &[], 4).sample(&[request], sampling, |_| {
         heard += 1;

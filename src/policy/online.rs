@@ -99,15 +99,24 @@ impl Training<'_> {
         self.state.tokens += rollouts.iter().map(|rollout| rollout.tokens.len() as u64).sum::<u64>();
         let control = seed(settings.seed, Purpose::Control, step);
         let judged = Judged::of(&rollouts, (settings, control), reward)?;
-        let texts = self.texts(&rollouts);
-        let reference = nn::read((&self.reference_drawn, None), (&texts, settings.pass_tokens), |read| {
-            Ok(read.log_probabilities.to_vec())
-        })?;
+        let (reference, kl) = self.under_reference(&rollouts)?;
+        Ok(Experience { rollouts, reference, kl, judged, each: settings.completions })
+    }
+
+    /// Log-probability of each answer's tokens under the reference (nats), and log π − log π₀ of each answer (nats), with
+    /// log π as the policy found it that drew the answer.
+    pub(super) fn under_reference(
+        &self,
+        rollouts: &[Rollout],
+    ) -> Result<(Vec<Vec<f32>>, Vec<f64>), PolicyError> {
+        let read = (&self.texts(rollouts)[..], self.settings.pass_tokens);
+        let reference =
+            nn::read((&self.reference_drawn, None), read, |read| Ok(read.log_probabilities.to_vec()))?;
         let of_answer = |(rollout, reference): (&Rollout, &Vec<f32>)| {
             log_probability(&rollout.log_probabilities) - log_probability(reference)
         };
         let kl = rollouts.iter().zip(&reference).map(of_answer).collect();
-        Ok(Experience { rollouts, reference, kl, judged, each: settings.completions })
+        Ok((reference, kl))
     }
 
     fn texts<'t>(&'t self, rollouts: &'t [Rollout]) -> Vec<Text<'t>> {

@@ -20,14 +20,8 @@ pub struct Drawing {
 impl From<&Settings> for Drawing {
     /// Of a policy that is at the settings' temperature already ([`Decoder::at_temperature`]).
     fn from(settings: &Settings) -> Self {
-        let sampling = Sampling {
-            temperature: 1.0,
-            top_p: settings.top_p,
-            // A penalty would draw from a distribution that is not the policy's.
-            repetition_penalty: 1.0,
-            dry_multiplier: 0.0,
-            max_tokens: settings.max_tokens,
-        };
+        // Without penalties: with one, what is drawn would not be the policy's distribution.
+        let sampling = Sampling { top_p: settings.top_p, ..Sampling::at(1.0, settings.max_tokens) };
         Self { completions: settings.completions, sampling, width: settings.width }
     }
 }

@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::health::Health;
-use super::measure::kl_to_reference;
 use super::order::{Purpose, places, stream};
 use super::place::Place;
 use super::rollouts::{Drawing, draw};
@@ -245,9 +244,14 @@ impl<'a> Training<'a> {
     ) -> Result<(), PolicyError> {
         let mut saved = Instant::now();
         while self.state.done < self.settings.steps && self.state.health.stopped.is_none() {
-            let before = (self.state.done, self.at.copied()?);
+            // DPO's steps have no KL, so that it never goes back.
+            let returns = self.settings.algorithm != Algorithm::Dpo;
+            let place = returns.then(|| self.at.copied()).transpose()?;
+            let steps = self.state.done;
             let step = self.step(reward)?;
-            self.keep_near(before, step.metrics.get("kl").copied())?;
+            if let Some((place, kl)) = place.zip(step.metrics.get("kl")) {
+                self.keep_near((steps, place), *kl)?;
+            }
             let going = observe(&step);
             if !going || saved.elapsed().as_secs_f64() > CHECKPOINT_SECONDS {
                 self.save()?;
@@ -287,29 +291,42 @@ impl<'a> Training<'a> {
     /// last within the target, and on from there at half the rate. `before` is the place of which this is the KL, and the
     /// steps that had led to it. The price of KL stays as high as it has become, and PPO's values stay those of the answers
     /// seen last.
-    fn keep_near(&mut self, (steps, before): (u64, Place), kl: Option<f64>) -> Result<(), PolicyError> {
-        let (Some(kl), price) = (kl, self.settings.kl) else { return Ok(()) };
+    fn keep_near(&mut self, (steps, before): (u64, Place), kl: f64) -> Result<(), PolicyError> {
+        let (price, step) = (self.settings.kl, self.state.done);
         if kl <= price.target {
             (self.state.near, self.near) = (steps, before);
         }
         if kl <= price.cap {
             return Ok(());
         }
-        self.at = self.near.copied()?;
-        let (step, near, cap) = (self.state.done, self.state.near, price.cap);
-        let broken = format!("kl of {kl:.2} nats an answer at step {step} is above the cap of {cap}");
+        let when = format!("step {step}");
         if self.state.returns == RETURNS {
+            let (broken, near) = (self.broken(&when, kl), self.state.near);
             let why = format!("{broken} after {RETURNS} returns; the policy is that of {near} steps again");
             self.state.health.stopped.get_or_insert(why);
         }
-        let alarm = if self.state.health.stopped.is_some() || step == self.settings.steps {
-            format!("{broken}: the policy is that of {near} steps again")
+        let goes_on = self.state.health.stopped.is_none() && step < self.settings.steps;
+        self.go_back((&when, kl), goes_on)
+    }
+
+    /// Takes the policy back to where it was last within the target, and tells when and why. If it goes on, then at half
+    /// the rate.
+    fn go_back(&mut self, (when, kl): (&str, f64), goes_on: bool) -> Result<(), PolicyError> {
+        self.at = self.near.copied()?;
+        self.state.returns += u32::from(goes_on);
+        let near = self.state.near;
+        let what = if goes_on {
+            format!("on at half the rate from the policy of {near} steps")
         } else {
-            self.state.returns += 1;
-            format!("{broken}: on at half the rate from the policy of {near} steps")
+            format!("the policy is that of {near} steps again")
         };
-        self.state.health.alarm(&format!("return at step {step}"), alarm);
+        let alarm = format!("{}: {what}", self.broken(when, kl));
+        self.state.health.alarm(&format!("return at {when}"), alarm);
         Ok(())
+    }
+
+    fn broken(&self, when: &str, kl: f64) -> String {
+        format!("kl of {kl:.2} nats an answer at {when} is above the cap of {}", self.settings.kl.cap)
     }
 
     /// Adds the demonstrations' gradients and moves adapter and average.
@@ -358,14 +375,9 @@ impl<'a> Training<'a> {
             return Ok(());
         }
         let mut measured = self.measured()?;
-        let (kl, near, cap) = (measured.kl, self.state.near, self.settings.kl.cap);
-        if kl > cap && self.settings.algorithm.draws_rollouts() {
-            self.at = self.near.copied()?;
+        if measured.kl > self.settings.kl.cap && self.settings.algorithm.draws_rollouts() {
+            self.go_back(("the end", measured.kl), false)?;
             measured = self.measured()?;
-            let alarm = format!(
-                "kl of {kl:.2} nats an answer at the end is above the cap of {cap}: the policy is that of {near} steps again"
-            );
-            self.state.health.alarm("return at the end", alarm);
         }
         self.state.candidate = Some(measured);
         Ok(())
@@ -381,10 +393,10 @@ impl<'a> Training<'a> {
         let drawing = Drawing { completions: 1, ..Drawing::from(settings) };
         let asked = (material.prompts, chosen.as_slice());
         let answers = draw((&policy, material.ends), asked, drawing, &mut random)?;
-        let kl = kl_to_reference(&self.reference_drawn, &self.at.average, (material.prompts, &answers))?;
+        let (_, kl) = self.under_reference(&answers)?;
         let tokens: Vec<f64> =
             answers.iter().flat_map(|one| &one.log_probabilities).map(|nats| -f64::from(*nats)).collect();
-        Ok(Measured { kl, entropy: mean_or_zero(&tokens) })
+        Ok(Measured { kl: mean_or_zero(&kl), entropy: mean_or_zero(&tokens) })
     }
 
     pub(super) fn finish(self) -> Optimised {

@@ -26,15 +26,7 @@ pub(super) async fn differ(before: &dyn Generator, after: &dyn Generator) -> Res
 
 async fn greedy(generator: &dyn Generator) -> Result<Vec<(String, f32)>, GenerationError> {
     let prompt = generator.render(&[Message::user(QUESTION)])?;
-    let sampling = Sampling {
-        temperature: 0.0,
-        top_p: 1.0,
-        repetition_penalty: 1.0,
-        dry_multiplier: 0.0,
-        max_tokens: TOKENS,
-        seed: 0,
-        stop: vec![],
-    };
+    let sampling = Sampling::at(0.0, TOKENS);
     let mut events = generator
         .generate(GenerateRequest { prompt: prompt.into(), sampling, top_logprobs: 0, evidence: [].into() })
         .await?;

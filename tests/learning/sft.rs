@@ -44,13 +44,7 @@ fn a_planted_answer_is_learnt_and_said() {
         ..SampleRequest::default()
     };
     let requests: Vec<SampleRequest> = examples.iter().map(ask).collect();
-    let greedy = Sampling {
-        temperature: 0.0,
-        top_p: 1.0,
-        repetition_penalty: 1.0,
-        dry_multiplier: 0.0,
-        max_tokens: 8,
-    };
+    let greedy = Sampling::at(0.0, 8);
     let said = Sampler::new(&merged, &[END], 16).sample(&requests, greedy, |_| true).unwrap();
     let right =
         said.iter().zip(&examples).filter(|(said, example)| said[0].tokens == example.completion).count();

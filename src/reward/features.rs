@@ -42,6 +42,8 @@ impl Row {
 /// An item's texts, cut up once.
 pub(super) struct Reading<'a> {
     question: &'a str,
+    /// All that was said before the answer, the question among it.
+    said: Vec<&'a str>,
     /// Whether they are more than the question itself.
     grounded: bool,
     passages: Vec<&'a str>,
@@ -68,7 +70,8 @@ impl<'a> Reading<'a> {
         let passage_sentences =
             passages.iter().flat_map(|passage| sentences(passage)).take(MOST_SENTENCES).collect();
         let (answer, marks) = without_marks(item.answer);
-        Ok(Self { question, grounded, passages, passage_sentences, answer, marks })
+        let said = item.conversation.iter().map(|message| message.content.as_str()).collect();
+        Ok(Self { question, said, grounded, passages, passage_sentences, answer, marks })
     }
 
     /// Marks that name a passage.
@@ -106,7 +109,7 @@ impl Extractor {
 fn numbers_of(reading: &Reading<'_>, vectors: Option<&Vectors>) -> Vec<f64> {
     let lexical = Lexical::of(reading);
     let cosines = vectors.map_or([0.0; meaning::NAMES.len()], |vectors| vectors.features(reading));
-    [lexical.features().as_slice(), &cosines, &form::features(reading)].concat()
+    lexical.features().chain(cosines).chain(form::features(reading)).collect()
 }
 
 #[cfg(test)]
@@ -126,6 +129,39 @@ mod tests {
         near(count("speaks for the company", "We print it; let's meet at our desk."), 3.0);
         near(count("order of steps", "First call, then come. Finally sign."), 3.0);
         near(count("order of steps", "The clock is in the thirsty room."), 0.0);
+    }
+
+    #[test]
+    fn what_stands_in_no_passage_and_was_not_said_before_is_unsupported() {
+        let passages = ["The People team sits in room 310.".to_owned(), "Lunch is free.".to_owned()];
+        let conversation = [
+            Message::user("I am new in Boston. Where is HR?"),
+            Message::assistant("On the third floor."),
+            Message::user("And the room?"),
+        ];
+        let seen = |name: &str, answer: &str, passages: &[String]| {
+            let item = Item { conversation: &conversation, passages, answer };
+            let row = Extractor::default().features(&[item]).unwrap().remove(0);
+            row.features[feature_names().iter().position(|feature| *feature == name).unwrap()]
+        };
+        let count = |what: &str, answer: &str, passages: &[String]| {
+            (seen(&format!("unsupported {what}"), answer, passages).exp() - 1.0).round()
+        };
+        // Not one word of the passages: what was said in the conversation is known all the same.
+        assert_eq!(count("words", "HR in Boston is on the third floor.", &passages), 0.0);
+        assert_eq!(count("words", "Bananas grow on the third floor of Ecuador.", &passages), 3.0);
+        assert_eq!(count("pairs of words", "The People team sits upstairs.", &passages), 1.0);
+        assert_eq!(count("claims", "The team sits in room 310. Bananas grow there.", &passages), 1.0);
+        for what in ["words", "pairs of words", "claims"] {
+            assert_eq!(
+                count(what, "Bananas grow in Ecuador.", &[]),
+                0.0,
+                "{what}: there is nothing to rest on"
+            );
+        }
+        let first = |answer: &str| seen("answer words in first passage", answer, &passages);
+        assert!(first("The team is in room 310.") > 0.9);
+        assert_eq!(first("Lunch is free."), 0.0);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::evaluation::statistics::mean_or_zero;
 /// The feature that alone says how grounded an answer is.
 pub(in crate::reward) const GROUNDED: &str = "answer words in passages";
 
-pub(super) const NAMES: [&str; 23] = [
+pub(super) const NAMES: [&str; 27] = [
     "question words in answer",
     "answer words in question",
     GROUNDED,
@@ -32,11 +32,18 @@ pub(super) const NAMES: [&str; 23] = [
     "numbers near the question's words",
     "new words beside the question",
     "shows a source",
+    "unsupported words",
+    "unsupported pairs of words",
+    "unsupported claims",
+    "answer words in first passage",
 ];
 
 /// Share of an answer's words from which a passage is shown as its source though the answer does not name it, as in chat
 /// (`generation.citation_overlap`): people see the source, not who named it.
 const SHOWN: f64 = 0.35;
+
+/// A claim rests on a passage sentence that has as many of its words: of five at least three.
+const SUPPORTED: f64 = 0.6;
 
 /// Passage sentences that say most about the question.
 const FOCUS: usize = 3;
@@ -57,6 +64,8 @@ pub(super) struct Lexical {
     frequency: HashMap<String, usize>,
     numbers: (HashSet<String>, HashSet<String>),
     names: (HashSet<String>, HashSet<String>),
+    /// Of the answer, those that stand neither in a passage nor in the conversation: what was invented is among them.
+    unsupported: HashSet<String>,
     kind: f64,
     /// Whether the answer had passages, and names one.
     grounded: bool,
@@ -72,10 +81,12 @@ impl Lexical {
         for term in evidence.iter().flatten() {
             *frequency.entry(term.clone()).or_insert(0) += 1;
         }
-        let known = format!("{all}\n{}", reading.question);
+        let known = format!("{all}\n{}", reading.said.join("\n"));
+        let answer = term_set(&reading.answer);
         Self {
             question: term_set(reading.question),
-            answer: term_set(&reading.answer),
+            unsupported: answer.difference(&term_set(&known)).cloned().collect(),
+            answer,
             answer_terms: terms(&reading.answer),
             passages: reading.passages.iter().map(|passage| term_set(passage)).collect(),
             passage_terms: terms(&all),
@@ -90,7 +101,8 @@ impl Lexical {
         }
     }
 
-    pub(super) fn features(&self) -> [f64; NAMES.len()] {
+    /// In the order of [`NAMES`].
+    pub(super) fn features(&self) -> impl Iterator<Item = f64> {
         let all: HashSet<String> = self.passages.iter().flatten().cloned().collect();
         let best = self.passages.iter().map(|passage| share(&self.answer, passage)).fold(0.0, f64::max);
         let claims: Vec<f64> = self.claims.iter().map(|claim| self.support(claim, 1)).collect();
@@ -121,6 +133,24 @@ impl Lexical {
             self.beside(&self.numbers.0),
             share(&new, &all),
             f64::from(u8::from(self.grounded && (self.cites || best >= SHOWN))),
+        ]
+        .into_iter()
+        .chain(self.unsupported(&claims))
+    }
+
+    /// How much of the answer rests on nothing, and on the passage found first. Without passages all of it rests on nothing,
+    /// and that is the answer's length once more, so then it says nothing.
+    fn unsupported(&self, claims: &[f64]) -> [f64; 4] {
+        if !self.grounded {
+            return [0.0; 4];
+        }
+        let first = self.passages.first().map_or(0.0, |passage| share(&self.answer, passage));
+        let alone = claims.iter().filter(|support| **support < SUPPORTED).count();
+        [
+            (self.unsupported.len() as f64).ln_1p(),
+            (runs_not_in(&self.answer_terms, &self.passage_terms, 2) as f64).ln_1p(),
+            (alone as f64).ln_1p(),
+            first,
         ]
     }
 
@@ -214,10 +244,14 @@ fn missing(of: &HashSet<String>, among: &HashSet<String>) -> f64 {
 
 /// Share of the runs of `n` terms that stand so in the other text.
 fn copied(terms: &[String], from: &[String], n: usize) -> f64 {
-    let known: HashSet<&[String]> = from.windows(n).collect();
     let runs = terms.windows(n).len();
-    let found = terms.windows(n).filter(|run| known.contains(run)).count();
-    found as f64 / runs.max(1) as f64
+    (runs - runs_not_in(terms, from, n)) as f64 / runs.max(1) as f64
+}
+
+/// How many of the runs of `n` terms do not stand so in the other text.
+fn runs_not_in(terms: &[String], from: &[String], n: usize) -> usize {
+    let known: HashSet<&[String]> = from.windows(n).collect();
+    terms.windows(n).filter(|run| !known.contains(run)).count()
 }
 
 fn least(values: &[f64]) -> f64 {

@@ -55,7 +55,7 @@ pub(super) enum Runs {
 /// What is left out is as configured.
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Serve the new generation at once if the gate lets it.
+    /// Serve the new generation at once; one that was optimised (`policy`, `improve`) only if the gate lets it.
     #[arg(long)]
     promote: bool,
     /// Rank of the low-rank adapters.

@@ -166,7 +166,7 @@ metrics! {
     run_progress: GaugeVec("attune_run_progress_ratio", ["stage"]),
     /// Seconds the last run that ended with a generation took, from the moment a worker took it up.
     run_duration_seconds: GaugeVec("attune_run_last_duration_seconds", ["stage"]),
-    /// When a run last ended with a generation, in seconds since the epoch; absent is never.
+    /// When a run last ended well, with or without enough to learn from, in seconds since the epoch; absent is never.
     run_last_success: IntGaugeVec("attune_run_last_success_timestamp_seconds", ["stage"]),
     /// When the worker of the run being worked on was last heard of, in seconds since the epoch; 0 when none is.
     run_heartbeat: IntGauge("attune_run_heartbeat_timestamp_seconds"),

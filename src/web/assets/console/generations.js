@@ -74,7 +74,7 @@ async function showGeneration(app, id, detail, list) {
     failure ? h("p", { class: "problem" }, "It was tried ", when(failure.at), ` and is not served: ${failure.reason}`) : null,
     reasons.length > 0 ? section("Why it is held", h("ul", { class: "plain-list" }, reasons.map((reason) => h("li", {}, reason)))) : null,
     section("How it did",
-      reasons.length > 0 ? h("p", { class: "hint" }, "Over the held-out questions alone. A reason why it is held can count further ones, and says over how many.") : null,
+      reasons.length > 0 ? h("p", { class: "hint" }, "Over the held-out questions alone; a reason why it is held can count further ones.") : null,
       metricsTable(generation.metrics)),
     section("Compare", await comparisonChoice(app, generation, comparison), comparison),
     generation.report ? h("details", { class: "card" }, h("summary", {}, "Evaluation report"), rendered(generation.report)) : null,

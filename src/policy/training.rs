@@ -245,8 +245,8 @@ impl<'a> Training<'a> {
         let mut saved = Instant::now();
         while self.state.done < self.settings.steps && self.state.health.stopped.is_none() {
             // DPO's steps have no KL, so that it never goes back.
-            let returns = self.settings.algorithm != Algorithm::Dpo;
-            let place = returns.then(|| self.at.copied()).transpose()?;
+            let may_return = self.settings.algorithm != Algorithm::Dpo;
+            let place = may_return.then(|| self.at.copied()).transpose()?;
             let steps = self.state.done;
             let step = self.step(reward)?;
             if let Some((place, kl)) = place.zip(step.metrics.get("kl")) {

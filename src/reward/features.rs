@@ -5,7 +5,7 @@ mod form;
 mod lexical;
 mod meaning;
 
-use super::kind::{Kind, goes_on};
+use super::kind::Kind;
 use super::text::{names, numbers, sentences, term_set, terms, without_marks};
 use super::{Extractor, Item, RewardError};
 use crate::domain::Message;
@@ -24,18 +24,11 @@ pub(super) struct Row {
     pub(super) grounded: bool,
     /// What was asked for.
     pub(super) kind: Kind,
-    /// Whether in the middle of a conversation.
-    pub(super) following: bool,
 }
 
 impl Row {
     pub(super) fn of(features: Vec<f64>, item: &Item<'_>) -> Self {
-        Self {
-            features,
-            grounded: !item.passages.is_empty(),
-            kind: Kind::of(item.conversation),
-            following: goes_on(item.conversation),
-        }
+        Self { features, grounded: !item.passages.is_empty(), kind: Kind::of(item.conversation) }
     }
 }
 

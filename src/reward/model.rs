@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::backbone::Projection;
 use super::features::{Row, feature_names};
-use super::kind::{FOLLOWING, KINDS};
+use super::kind::KINDS;
 use super::logistic::{dot, sigmoid};
 use super::tuned::Tuning;
 use super::{Backbone, Extractor, Item, RewardError, Score, Settings};
@@ -14,22 +14,17 @@ use crate::nn::AdapterShape;
 
 /// Normalised features farther out than this count as this far: no answer wins by being unlike all that were judged.
 const FARTHEST: f64 = 5.0;
-/// What a feature counts in the columns of a kind of question, beside the columns of all: kinds differ less from each
-/// other than from nothing, so the ridge holds their own coefficients 4 times as strongly.
-pub(super) const CROSSED: f64 = 0.5;
 /// Standard deviations below this are rounding.
 const SMALLEST: f64 = 1e-9;
 
-/// Columns of each feature: with passages, without, in the middle of a conversation, and one for each kind of question.
-pub(super) const BLOCKS: usize = 3 + KINDS.len();
-/// The place of the third.
-pub(super) const IN_CONVERSATION: usize = 2;
-/// Places of the kinds.
-pub(super) const OF_KINDS: std::ops::Range<usize> = 3..BLOCKS;
+/// Columns of each feature: with passages, without, and one for each kind of what is asked for.
+pub(super) const BLOCKS: usize = FIRST_KIND + KINDS.len();
+/// The place of the first kind.
+pub(super) const FIRST_KIND: usize = 2;
 
 /// What each of the [`BLOCKS`] is called, in order.
 pub(super) fn block_names() -> Vec<&'static str> {
-    ["with passages", "without", FOLLOWING].into_iter().chain(KINDS).collect()
+    ["with passages", "without"].into_iter().chain(KINDS).collect()
 }
 
 /// Which kind of model it is, from the simplest.
@@ -120,9 +115,10 @@ impl Reading {
 }
 
 /// Brings features to one scale, and apart by whether there were passages and by what was asked for: what makes an answer
-/// good is not the same then, nor in the middle of a conversation. Every feature has two columns for the first, of which
-/// one is 0, one that is 0 but for questions that go on with a conversation, and one for each kind of question, of which
-/// all but one are 0.
+/// good is not the same then. Every feature has two columns for the first, of which one is 0, and one for each kind of
+/// what is asked for, of which all but one are 0. What it counts in each is the kind's ([`Kind::weights`]).
+///
+/// [`Kind::weights`]: super::kind::Kind::weights
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Normaliser {
     /// Of each feature over the training answers with passages, then of each over those without.
@@ -372,20 +368,17 @@ impl Normaliser {
         Self { mean: means.into_iter().flatten().collect(), deviation }
     }
 
-    /// The [`BLOCKS`] columns of each feature of one answer: all with passages, all without, all in the middle of a
-    /// conversation, then all of each kind of question.
+    /// The [`BLOCKS`] columns of each feature of one answer: all with passages, all without, then all of each kind.
     pub(super) fn apply(&self, row: &Row) -> Vec<f64> {
         let features = self.deviation.len();
         let start = if row.grounded { 0 } else { features };
-        let of_kind = (OF_KINDS.start + row.kind as usize) * features;
+        let of_kind = (FIRST_KIND + row.kind as usize) * features;
+        let (shared, own) = row.kind.weights();
         let mut columns = vec![0.0; BLOCKS * features];
         let scaled = row.features.iter().zip(&self.mean[start..]).zip(&self.deviation);
         for (i, ((x, mean), deviation)) in scaled.enumerate() {
             let value = ((x - mean) / deviation).clamp(-FARTHEST, FARTHEST);
-            (columns[start + i], columns[of_kind + i]) = (value, CROSSED * value);
-            if row.following {
-                columns[IN_CONVERSATION * features + i] = value;
-            }
+            (columns[start + i], columns[of_kind + i]) = (shared * value, own * value);
         }
         columns
     }

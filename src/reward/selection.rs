@@ -1,8 +1,9 @@
 //! How strong should the ridge be? The strength whose models predict clusters they have not seen best.
 
 use super::folds::FOLDS;
+use super::kind::Kind;
 use super::logistic::{Observation, Penalty, fit, log_loss, slope};
-use super::model::CROSSED;
+use super::model::FIRST_KIND;
 
 /// What cross-validation chose.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,33 +107,35 @@ fn average(values: &[f64], weights: &[f64]) -> Option<f64> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Lengths {
     /// With passages and without.
-    pub(super) whole: [usize; 2],
-    /// Of each kind of question.
-    pub(super) kinds: Vec<usize>,
-    /// Of questions that go on with a conversation, of whichever kind.
-    pub(super) in_conversation: usize,
+    whole: [usize; 2],
+    /// Of each kind.
+    kinds: [(Kind, usize); Kind::ALL.len()],
 }
 
 impl Lengths {
+    /// Where each block's column is.
+    pub(super) fn of(column: impl Fn(usize) -> usize) -> Self {
+        let kinds = Kind::ALL.map(|kind| (kind, column(FIRST_KIND + kind as usize)));
+        Self { whole: [column(0), column(1)], kinds }
+    }
+
     /// A liking for longer answers is a nuisance and not scored; one for shorter counts. A kind's own coefficient comes
-    /// on top of that of all kinds, and that of questions which go on with a conversation on top of both, so it is their
-    /// sums that stay at or below zero.
+    /// on top of that of all kinds, so it is their sum that stays at or below zero, with passages and without.
     pub(super) fn shorter_only(&self, weights: &mut [f64]) {
-        let mut most = lowered(weights, &self.whole, 0.0);
-        let of_kinds = lowered(weights, &self.kinds, -most / CROSSED);
-        most += CROSSED * of_kinds;
-        lowered(weights, &[self.in_conversation], -most);
+        let [with, without] = self.whole.map(|column| lowered(weights, column, 0.0));
+        for (kind, column) in self.kinds {
+            let (shared, own) = kind.weights();
+            lowered(weights, column, -shared * with.max(without) / own);
+        }
     }
 }
 
-/// Lowers the weights of some columns to a limit; gives the largest of them, or the limit where there is none.
-fn lowered(weights: &mut [f64], columns: &[usize], limit: f64) -> f64 {
-    let lower = |column: &usize| {
-        let weight = weights.get_mut(*column)?;
+/// Lowers the weight of a column to a limit, and gives what it is then.
+fn lowered(weights: &mut [f64], column: usize, limit: f64) -> f64 {
+    weights.get_mut(column).map_or(limit, |weight| {
         *weight = weight.min(limit);
-        Some(*weight)
-    };
-    columns.iter().filter_map(lower).reduce(f64::max).unwrap_or(limit)
+        *weight
+    })
 }
 
 #[cfg(test)]
@@ -164,15 +167,15 @@ mod tests {
 
     #[test]
     fn no_kind_of_question_has_a_liking_for_longer() {
-        let lengths = Lengths { whole: [0, 1], kinds: vec![2, 3], in_conversation: 4 };
-        let lowered = |mut weights: [f64; 5]| {
+        let lengths = Lengths::of(|block| block);
+        let lowered = |mut weights: [f64; 8]| {
             lengths.shorter_only(&mut weights);
             weights
         };
-        assert_eq!(lowered([-0.4, 0.2, 1.0, -1.0, 0.5]), [-0.4, 0.0, 0.0, -1.0, 0.0]);
-        // -0.2 + 0.5 * 0.4 = 0, and nothing is left for a question that goes on.
-        assert_eq!(lowered([-0.4, -0.2, 1.0, 0.3, 0.5]), [-0.4, -0.2, 0.4, 0.3, 0.0]);
-        // -0.25 + 0.5 * (-0.25) + 0.375 = 0.
-        assert_eq!(lowered([-0.5, -0.25, -0.25, -0.5, 1.0]), [-0.5, -0.25, -0.25, -0.5, 0.375]);
+        let found = lowered([-0.4, 0.2, 1.0, -1.0, 0.0, 0.5, 0.5, -0.5]);
+        assert_eq!(found, [-0.4, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, -0.5]);
+        // -0.25 + 0.5 * 0.5 = 0; 0.2 * -0.25 + 0.05 = 0.
+        let found = lowered([-0.5, -0.25, 1.0, 0.3, 0.5, -1.0, 1.0, 0.01]);
+        assert_eq!(found, [-0.5, -0.25, 0.5, 0.3, 0.5, -1.0, 0.05, 0.01]);
     }
 }

@@ -4,7 +4,7 @@ use super::backbone::{Projection, State};
 use super::features::{LENGTH, Row, feature_names};
 use super::folds::{bootstrap, folds};
 use super::logistic::{Fit, Observation, Penalty, dot, fit};
-use super::model::{About, IN_CONVERSATION, Normaliser, OF_KINDS, Reading, block_names};
+use super::model::{About, Normaliser, Reading, block_names};
 use super::people::{agreeing, capped, numbered};
 use super::report::Outlier;
 use super::selection::{Chosen, Lengths, choose};
@@ -94,12 +94,7 @@ impl<'a> Work<'a> {
         let observations = observations(sample, &people, (&rows, settings));
         let folds = folds(&sample.clusters(), settings.seed);
         let length = feature_names().iter().position(|name| *name == LENGTH).unwrap_or(0);
-        let block = |block: usize| length + block * feature_names().len();
-        let lengths = Lengths {
-            whole: [block(0), block(1)],
-            kinds: OF_KINDS.map(block).collect(),
-            in_conversation: block(IN_CONVERSATION),
-        };
+        let lengths = Lengths::of(|block| length + block * feature_names().len());
         let encoder = extractor.encoder.as_ref().map(|encoder| encoder.id().to_owned());
         Self {
             sample,

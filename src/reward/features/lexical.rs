@@ -64,8 +64,8 @@ pub(super) struct Lexical {
     frequency: HashMap<String, usize>,
     numbers: (HashSet<String>, HashSet<String>),
     names: (HashSet<String>, HashSet<String>),
-    /// Of the answer, those that stand neither in a passage nor in the conversation: what was invented is among them.
-    unsupported: HashSet<String>,
+    /// Of the passages and the conversation: of an answer's other words, what was invented is among them.
+    known: HashSet<String>,
     kind: f64,
     /// Whether the answer had passages, and names one.
     grounded: bool,
@@ -82,11 +82,10 @@ impl Lexical {
             *frequency.entry(term.clone()).or_insert(0) += 1;
         }
         let known = format!("{all}\n{}", reading.said.join("\n"));
-        let answer = term_set(&reading.answer);
         Self {
             question: term_set(reading.question),
-            unsupported: answer.difference(&term_set(&known)).cloned().collect(),
-            answer,
+            answer: term_set(&reading.answer),
+            known: term_set(&known),
             answer_terms: terms(&reading.answer),
             passages: reading.passages.iter().map(|passage| term_set(passage)).collect(),
             passage_terms: terms(&all),
@@ -109,6 +108,7 @@ impl Lexical {
         let wider: Vec<f64> = self.claims.iter().map(|claim| self.support(claim, 3)).collect();
         let focus = self.focus();
         let new: HashSet<String> = self.answer.difference(&self.question).cloned().collect();
+        let [pairs, triples] = [2, 3].map(|n| Runs::of(&self.answer_terms, &self.passage_terms, n));
         [
             share(&self.question, &self.answer),
             share(&self.answer, &self.question),
@@ -116,8 +116,8 @@ impl Lexical {
             best,
             share(&all, &self.answer),
             self.weighted(&self.answer, &all),
-            copied(&self.answer_terms, &self.passage_terms, 2),
-            copied(&self.answer_terms, &self.passage_terms, 3),
+            pairs.copied(),
+            triples.copied(),
             least(&claims),
             mean_or_zero(&claims),
             least(&wider),
@@ -135,23 +135,18 @@ impl Lexical {
             f64::from(u8::from(self.grounded && (self.cites || best >= SHOWN))),
         ]
         .into_iter()
-        .chain(self.unsupported(&claims))
+        .chain(self.unsupported(&claims, &pairs))
     }
 
     /// How much of the answer rests on nothing, and on the passage found first. Without passages all of it rests on nothing,
     /// and that is the answer's length once more, so then it says nothing.
-    fn unsupported(&self, claims: &[f64]) -> [f64; 4] {
+    fn unsupported(&self, claims: &[f64], pairs: &Runs) -> [f64; 4] {
         if !self.grounded {
             return [0.0; 4];
         }
         let first = self.passages.first().map_or(0.0, |passage| share(&self.answer, passage));
         let alone = claims.iter().filter(|support| **support < SUPPORTED).count();
-        [
-            (self.unsupported.len() as f64).ln_1p(),
-            (runs_not_in(&self.answer_terms, &self.passage_terms, 2) as f64).ln_1p(),
-            (alone as f64).ln_1p(),
-            first,
-        ]
+        [missing(&self.answer, &self.known), (pairs.new as f64).ln_1p(), (alone as f64).ln_1p(), first]
     }
 
     /// Share of a claim's words in the `together` passage sentences in a row that have most of them.
@@ -242,16 +237,24 @@ fn missing(of: &HashSet<String>, among: &HashSet<String>) -> f64 {
     (of.difference(among).count() as f64).ln_1p()
 }
 
-/// Share of the runs of `n` terms that stand so in the other text.
-fn copied(terms: &[String], from: &[String], n: usize) -> f64 {
-    let runs = terms.windows(n).len();
-    (runs - runs_not_in(terms, from, n)) as f64 / runs.max(1) as f64
+/// An answer's terms, taken some in a row.
+struct Runs {
+    all: usize,
+    /// Of them, those that do not stand so in the passages.
+    new: usize,
 }
 
-/// How many of the runs of `n` terms do not stand so in the other text.
-fn runs_not_in(terms: &[String], from: &[String], n: usize) -> usize {
-    let known: HashSet<&[String]> = from.windows(n).collect();
-    terms.windows(n).filter(|run| !known.contains(run)).count()
+impl Runs {
+    fn of(terms: &[String], passages: &[String], n: usize) -> Self {
+        let known: HashSet<&[String]> = passages.windows(n).collect();
+        let runs = terms.windows(n);
+        Self { all: runs.len(), new: runs.filter(|run| !known.contains(run)).count() }
+    }
+
+    /// Share that stands so in the passages; 0 of none.
+    fn copied(&self) -> f64 {
+        (self.all - self.new) as f64 / self.all.max(1) as f64
+    }
 }
 
 fn least(values: &[f64]) -> f64 {

@@ -219,7 +219,8 @@ impl Workshop {
 
 /// Does one cycle. With at least [`FEWEST_DEMONSTRATIONS`] it ends with a generation: the active one with `promote` and
 /// if the gate lets it, else a candidate, or held with the reasons. The stage `reward` ends with a reward model, or with
-/// how many choices there are yet; so does `improve` with fewer demonstrations.
+/// how many choices there are yet; so does `improve` with fewer demonstrations, and where its reward models are not good
+/// enough to optimise by and fine-tuning alone would make nothing new, or nothing that may take the served policy's place.
 ///
 /// # Errors
 /// When there is too little to learn from, a part fails, or the worker is told to stop.
@@ -240,7 +241,14 @@ pub async fn improve(workshop: &Workshop, run: &Run, report: &Reporter) -> Resul
     };
     let material = work.material(dataset).await?;
     let tuned = work.fine_tune(&material).await?;
-    let (learnt, rewarding) = work.rewarding(&material).await?;
+    let (mut learnt, rewarding) = work.rewarding(&material).await?;
+    if run.stage == Stage::Improve
+        && rewarding.is_none()
+        && let Some(why) = work.nothing_new(&material).await?
+        && let Some(learnt) = learnt.take()
+    {
+        return Ok(learnt.because(why).outcome());
+    }
     let made = work.optimise(&material, tuned, rewarding.as_ref()).await?;
     let candidate = work.merge(made).await?;
     let examined = work.evaluate(&material, &candidate, rewarding.as_ref()).await?;
@@ -270,7 +278,8 @@ impl<'a> Work<'a> {
         Ok(Self { workshop, run, report, folder, settings, warm_start, policy })
     }
 
-    /// What the policy is optimised by, and what came of learning it; nothing in the stage `sft`.
+    /// What the policy is optimised by, and what came of learning it; nothing to optimise by in the stage `sft`, with too few
+    /// choices, and where the gate would hold whatever came of it.
     async fn rewarding(
         &self,
         material: &material::Material,
@@ -278,7 +287,11 @@ impl<'a> Work<'a> {
         if self.run.stage == Stage::Sft {
             return Ok((None, None));
         }
-        let learnt = self.reward(Some(material.decoder.clone())).await?;
+        let mut learnt = self.reward(Some(material.decoder.clone())).await?;
+        // Who asks for an optimisation gets it, to try settings out; the gate holds what comes of it.
+        if self.run.stage == Stage::Improve {
+            learnt.refuse(&self.workshop.config.gate);
+        }
         let rewarding = learnt.rewarding.clone();
         Ok((Some(learnt), rewarding))
     }

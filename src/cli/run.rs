@@ -34,9 +34,10 @@ pub(super) enum Runs {
         #[arg(long)]
         include_restricted: bool,
     },
-    /// Fine-tune, then optimise the policy against a model of people's choices.
+    /// Fine-tune, then optimise the policy against a model of people's choices, also one that the gate refuses.
     Policy(Cycle),
-    /// The whole loop: fine-tuning, reward model, policy optimisation, evaluation, the gate, publishing.
+    /// The whole loop: fine-tuning, reward model, policy optimisation where that is good enough, evaluation, the gate,
+    /// publishing.
     Improve(Cycle),
     /// List runs, newest first.
     List,

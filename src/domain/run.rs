@@ -19,9 +19,10 @@ pub enum Stage {
     Sft,
     /// Trains the reward model on choices and thumbs.
     Reward,
-    /// Fine-tunes, then optimises the policy against the reward model that is active.
+    /// Fine-tunes, then optimises the policy against a model of people's choices, also one that the gate refuses.
     Policy,
-    /// The whole loop: fine-tuning, a new reward model, the policy optimised against it, evaluation, publishing.
+    /// The whole loop: fine-tuning, a new reward model, the policy optimised against it where it is good enough,
+    /// evaluation, publishing.
     Improve,
 }
 
@@ -57,7 +58,7 @@ pub enum RunState {
     Queued,
     /// A worker has it, or had it and died: then the next one goes on.
     Running,
-    /// It ended with a generation that may be promoted, or was.
+    /// It is done; what it made, if it made something, may be promoted, or was.
     Succeeded,
     /// It ended with a generation that the gate holds back; `reasons` say why.
     Held,
@@ -241,7 +242,7 @@ pub struct PhaseTime {
 /// How a finished run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
-    /// There is a generation that may be promoted, or was.
+    /// What was made, if something was, may be promoted, or was.
     Succeeded,
     /// The gate holds the generation back.
     Held,

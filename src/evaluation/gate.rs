@@ -164,6 +164,21 @@ impl Judgement {
     }
 }
 
+/// Why nothing that is optimised by these reward models will pass, in sentences; none where they do. That is known before
+/// the optimisation, which takes most of a cycle's time.
+#[must_use]
+pub fn refusals(reward_model: RewardModelScores, thresholds: &Thresholds) -> Vec<String> {
+    let candidate = Scores { reward_model: Some(reward_model), ..Scores::default() };
+    let examiner = Examiner {
+        current: &Scores::default(),
+        candidate: &candidate,
+        thresholds,
+        bootstrap: Bootstrap::default(),
+    };
+    let failed = examiner.reward_model().into_iter().filter(|check| check.outcome.holds());
+    failed.map(|check| check.sentence).collect()
+}
+
 /// Compares a candidate with the policy that is served. The same arguments give the same judgement.
 ///
 /// Lists by question must be of the same questions in the same order on both sides.

@@ -3,19 +3,32 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::Deserialize;
+
 use super::examination::Examined;
 use super::material::Material;
 use super::optimisation::Made;
 use super::rewarding::Learnt;
 use super::{ImproveError, Work, io};
 use crate::domain::{GenerationKind, Stage, now};
+use crate::evaluation::gate::Method;
 use crate::models::Weights;
 use crate::nn::{Decoder, Merged, merge_folder, merge_gguf};
 use crate::registry::{
     ADAPTER, About, BaseRef, DatasetRef, Draft, Manifest, POLICY_FILE, POLICY_FOLDER, REPORT_JSON,
     REPORT_MARKDOWN,
 };
-use crate::sft::Trained;
+use crate::sft::{self, Trained};
+
+/// Of a training, the settings of the fine-tuning.
+const SETTINGS: &str = "settings";
+/// Of a training, the settings of the optimisation: where there was one.
+const POLICY: &str = "policy";
+/// Why no policy is made: there is nothing new to learn.
+const SAME: &str = "no policy was made: the served one has learnt from the same ideal answers";
+/// Why no policy is made: the gate would hold it.
+const WOULD_LOSE: &str = "no policy was made: the served one was optimised by what people like, and one that is only \
+                          fine-tuned would lose that (`attune run sft` makes one all the same)";
 
 /// A generation that is not published yet.
 pub(super) struct Candidate {
@@ -64,9 +77,9 @@ impl Work<'_> {
         let candidate = Arc::into_inner(candidate).ok_or(ImproveError::Shared)?;
         let Candidate { draft, merged, made, .. } = candidate;
         write_reports(&draft, (&examined.markdown(), &examined.json()))?;
-        let mut training = serde_json::json!({ "stage": self.run.stage, "settings": self.settings });
+        let mut training = serde_json::json!({ "stage": self.run.stage, SETTINGS: self.settings });
         if made.optimised.is_some() {
-            training["policy"] = serde_json::to_value(&self.policy).unwrap_or_default();
+            training[POLICY] = serde_json::to_value(&self.policy).unwrap_or_default();
         }
         if let Some(learnt) = learnt {
             training["reward"] = serde_json::json!({
@@ -93,6 +106,37 @@ impl Work<'_> {
         let manifest = self.workshop.registry.publish(draft, about).await?;
         self.report.progress("publish", 1, 1);
         Ok(manifest)
+    }
+
+    /// Why a run that has nothing to optimise by makes no policy at all.
+    pub(super) async fn nothing_new(
+        &self,
+        material: &Material,
+    ) -> Result<Option<&'static str>, ImproveError> {
+        let Some(rival) = self.rival().await? else { return Ok(None) };
+        Ok(match self.weights(&rival).await? {
+            Some((_, Method::Optimised)) => Some(WOULD_LOSE),
+            Some(_) => {
+                let served = self.workshop.registry.get(&rival).await?.manifest.about;
+                self.makes_again(&served, material).then_some(SAME)
+            }
+            None => None,
+        })
+    }
+
+    /// Whether the fine-tuning of this run is the one that made a generation.
+    fn makes_again(&self, made: &About, material: &Material) -> bool {
+        let settings =
+            made.training.get(SETTINGS).and_then(|settings| sft::Settings::deserialize(settings).ok());
+        let same_data = made.dataset.as_ref().is_some_and(|data| data.sha256 == material.snapshot.hash());
+        // One that began from another adapter is never the same. How it is read is no part of what is learnt.
+        let same_settings =
+            !self.warm_start && settings == Some(sft::Settings { recompute: false, ..self.settings.clone() });
+        let base = &self.workshop.base;
+        same_data
+            && same_settings
+            && (&made.base, &made.template) == (&BaseRef::of(base), &self.workshop.templates())
+            && made.serving_format == base.serving_format
     }
 
     /// Why the candidate is held; the stage `sft` publishes a candidate whatever its scores.
@@ -126,6 +170,11 @@ fn dataset(material: &Material, learnt: Option<&Learnt>) -> DatasetRef {
         counts.insert("questions_asked".into(), (material.practice.len() - material.train.len()) as u64);
     }
     DatasetRef { sha256: material.snapshot.hash().to_owned(), counts }
+}
+
+/// How a generation was made.
+pub(super) fn method_of(about: &About) -> Method {
+    if about.training.get(POLICY).is_some() { Method::Optimised } else { Method::FineTuned }
 }
 
 /// The word that a value is written as in JSON.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::candidate::{Candidate, training_metrics};
+use super::candidate::{Candidate, method_of, training_metrics};
 use super::judging::Rewarding;
 use super::material::{Material, Question};
 use super::verdict::{Compared, Contender, Verdict};
 use super::{ImproveError, Work, Workshop, write_whole};
 use crate::chat::Shown;
 use crate::domain::{ActiveRole, GenerationId, GenerationKind};
-use crate::evaluation::gate::Thresholds;
+use crate::evaluation::gate::{Method, Thresholds};
 use crate::evaluation::{Comparing, Comparison, HumanNll, Sample, metrics};
 use crate::generation::LogitBias;
 use crate::jobs::Reporter;
@@ -154,7 +154,7 @@ impl Work<'_> {
 
     /// The policy that the candidate is compared with: the one that was active when this began, also after an
     /// interruption.
-    async fn rival(&self) -> Result<Option<GenerationId>, ImproveError> {
+    pub(super) async fn rival(&self) -> Result<Option<GenerationId>, ImproveError> {
         let name = self.folder.join(COMPARED);
         if let Ok(id) = std::fs::read_to_string(&name) {
             return Ok(Some(GenerationId::from_wire(id.trim())));
@@ -165,15 +165,16 @@ impl Work<'_> {
         Ok(Some(id))
     }
 
-    /// The weights of a policy; `None` where that is the base model, or can not be compared with it.
-    async fn weights(&self, id: &GenerationId) -> Result<Option<PathBuf>, ImproveError> {
+    /// The weights of a policy, and how it was made; `None` where that is the base model, or can not be compared with
+    /// it.
+    pub(super) async fn weights(&self, id: &GenerationId) -> Result<Option<(PathBuf, Method)>, ImproveError> {
         let registry = &self.workshop.registry;
         let manifest = registry.get(id).await?.manifest;
         if manifest.about.kind == GenerationKind::Base {
             return Ok(None);
         }
         match registry.servable(&self.workshop.base, &manifest) {
-            Ok(served) => Ok(Some(served.weights.path().to_owned())),
+            Ok(served) => Ok(Some((served.weights.path().to_owned(), method_of(&manifest.about)))),
             Err(error) => {
                 tracing::warn!(error = %crate::error::chain(&error), "compared with the base model instead");
                 Ok(None)
@@ -192,8 +193,8 @@ struct Examination {
     rewarding: Option<Arc<Rewarding>>,
     /// The policy that it is compared with.
     rival: Option<GenerationId>,
-    /// Its weights; `None` where the base model stands in its place.
-    served: Option<PathBuf>,
+    /// Its weights, and how it was made; `None` where the base model stands in its place.
+    served: Option<(PathBuf, Method)>,
     /// Softmax temperature at which answers of best-of-n are drawn.
     temperature: f32,
 }
@@ -202,8 +203,10 @@ impl Examination {
     /// Asks the served policy, the candidate and the random control, compares, and asks the gate. Blocks.
     fn carry_out(self) -> Result<Examined, ImproveError> {
         let (material, candidate) = (&self.material, &self.candidate);
-        let current =
-            self.served.as_ref().map_or_else(|| Ok(material.decoder.clone()), |path| Decoder::open(path))?;
+        let (current, method) = match &self.served {
+            Some((path, method)) => (Decoder::open(path)?, *method),
+            None => (material.decoder.clone(), Method::FineTuned),
+        };
         let before = self.contender(self.of_current(), (&current, "answers before"))?;
         let of_tuned = Examining { is_base: false, ..self.of_current() };
         let after = self.contender(of_tuned, (&candidate.decoder, "answers after"))?;
@@ -221,6 +224,7 @@ impl Examination {
         let compared = Compared {
             questions: self.questions(),
             current: (&current, &before),
+            method,
             candidate: &after,
             control: control.as_ref(),
             temperature: self.temperature,

@@ -10,7 +10,7 @@ use super::judging::Rewarding;
 use super::{ImproveError, Work, io, write_whole};
 use crate::dataset::judgements::{self, Judgements};
 use crate::domain::{ActiveRole, GenerationId, GenerationKind, Outcome, Stage, Verdict, now};
-use crate::evaluation::gate::RewardModelScores;
+use crate::evaluation::gate::{self, RewardModelScores, Thresholds};
 use crate::nn::Decoder;
 use crate::registry::{About, BaseRef, DatasetRef, REWARD_HEAD};
 use crate::reward::{
@@ -264,6 +264,27 @@ impl Learnt {
     pub(super) fn outcome(self) -> Outcome {
         let state = if self.held { Verdict::Held } else { Verdict::Succeeded };
         Outcome { generation: self.generation, state, reasons: self.reasons, metrics: self.metrics }
+    }
+
+    /// Leaves out the optimisation by reward models that the gate refuses: most of a cycle's time would go into what is
+    /// held. What the ideal answers teach can be served meanwhile.
+    pub(super) fn refuse(&mut self, thresholds: &Thresholds) {
+        let Some(rewarding) = &self.rewarding else { return };
+        let refusals = gate::refusals(rewarding.scores, thresholds);
+        if !refusals.is_empty() {
+            self.rewarding = None;
+            self.reasons.push(format!(
+                "the policy was not optimised, since it would be held for its reward models whatever became of it: {} They \
+                 mostly become better with more choices; stage `policy` optimises all the same",
+                refusals.join(" ")
+            ));
+        }
+    }
+
+    /// With one reason more.
+    pub(super) fn because(mut self, reason: &str) -> Self {
+        self.reasons.push(reason.to_owned());
+        self
     }
 
     fn collecting(Collecting { effective_pairs, needed }: Collecting) -> Self {

@@ -51,6 +51,8 @@ impl Contender {
 pub(super) struct Compared<'a> {
     pub(super) questions: (&'a [Question], &'a [Question]),
     pub(super) current: (&'a Decoder, &'a Contender),
+    /// How the current one was made.
+    pub(super) method: Method,
     pub(super) candidate: &'a Contender,
     pub(super) control: Option<&'a Contender>,
     /// Softmax temperature at which the answers of best-of-n are drawn: that of the optimisation.
@@ -66,14 +68,17 @@ impl Compared<'_> {
         (access, thresholds): (&crate::domain::AccessLabel, &Thresholds),
     ) -> Result<Verdict, ImproveError> {
         let (before, after) = (&self.current.1.answers, &self.candidate.answers);
-        let mut current = Scores { valid_citations: before.valid.clone(), ..Scores::of(&before.samples) };
+        let current = Scores {
+            valid_citations: before.valid.clone(),
+            method: self.method,
+            ..Scores::of(&before.samples)
+        };
         let mut candidate = Scores {
             valid_citations: after.valid.clone(),
             access: access.clone(),
             method: if made.optimised.is_some() { Method::Optimised } else { Method::FineTuned },
             ..Scores::of(&after.samples)
         };
-        current.method = candidate.method;
         if let Some(optimised) = &made.optimised {
             candidate.kl = optimised.measured.map(|measured| measured.kl);
             candidate.entropy = optimised.measured.map(|measured| measured.entropy);

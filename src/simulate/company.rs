@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use futures::future::try_join_all;
+use futures::stream::{StreamExt, TryStreamExt, iter};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -167,36 +167,34 @@ impl<'a> Company<'a> {
         let mut journal: Journal<Answer> = self.journal(&format!("{name}.jsonl"))?;
         let total = questions.len();
         let pace = self.pace(&format!("{name} answers"), journal.rows().len());
-        while journal.rows().len() < total {
-            let done = journal.rows().len();
-            pace.tell(done, total);
-            let some = questions.iter().enumerate().skip(done).take(AT_ONCE);
-            let asked = some.map(|(n, question)| {
-                let (client, user) = (&self.client, who(n));
-                async move { client.ask(&user, question).await }
-            });
-            for answer in try_join_all(asked).await? {
-                let expected = journal.rows().first().map_or(&answer.generation, |first| &first.generation);
-                if answer.generation != *expected {
-                    let (expected, found) = (expected.clone(), answer.generation);
-                    return Err(SimulateError::Changed { answers: name, expected, found });
-                }
-                journal.add(answer)?;
+        let left = questions.iter().enumerate().skip(journal.rows().len());
+        let asked = left.map(|(n, question)| {
+            let (client, user) = (&self.client, who(n));
+            async move { client.ask(&user, question).await }
+        });
+        let mut answers = iter(asked).buffered(AT_ONCE);
+        pace.tell(journal.rows().len(), total);
+        while let Some(answer) = answers.try_next().await? {
+            let expected = journal.rows().first().map_or(&answer.generation, |first| &first.generation);
+            if answer.generation != *expected {
+                let (expected, found) = (expected.clone(), answer.generation);
+                return Err(SimulateError::Changed { answers: name, expected, found });
             }
+            journal.add(answer)?;
+            pace.tell(journal.rows().len(), total);
         }
-        pace.tell(total, total);
         Ok(journal.rows().to_vec())
     }
 
-    /// Answers after a run; where its generation is held, nothing has changed.
+    /// Answers after a run; where its generation is held, or it made none, nothing has changed.
     async fn answers_after(
         &mut self,
         run: &Value,
         name: &'static str,
         before: &[Answer],
     ) -> Result<Vec<Answer>, SimulateError> {
-        if run["state"] == "held" {
-            tracing::warn!(name, "its generation is held: the one before it stays");
+        if run["state"] == "held" || policy_of(run).is_none() {
+            tracing::warn!(name, "its generation is held, or it made none: the one before it stays");
             return Ok(before.to_vec());
         }
         self.answers(name).await
@@ -220,7 +218,7 @@ impl<'a> Company<'a> {
         if !matches!(state.as_str(), "succeeded" | "held") {
             return Err(SimulateError::Run { stage, state, problem: text(&run["error"]) });
         }
-        if let (true, Some(generation)) = (state == "succeeded", run["generation"].as_str()) {
+        if let (true, Some(generation)) = (state == "succeeded", policy_of(&run)) {
             self.until_served((stage, generation)).await?;
         }
         // Curves are long, and the server keeps them.
@@ -265,7 +263,7 @@ impl<'a> Company<'a> {
         improving: &Value,
     ) -> Result<Report, SimulateError> {
         let began = Instant::now();
-        let kl = (improving["state"] == "succeeded")
+        let kl = (improving["state"] == "succeeded" && policy_of(improving).is_some())
             .then(|| figure(&improving["metrics"], &["kl", "objective/kl"]));
         let mut generations = [
             Answered { name: "base", answers: base, reward: None, kl: None },
@@ -306,6 +304,11 @@ impl<'a> Company<'a> {
         self.done("votes", began)?;
         Ok(votes)
     }
+}
+
+/// The policy that a run made: what it names may be a reward model, and only policies are put before the gate.
+fn policy_of(run: &Value) -> Option<&str> {
+    run["generation"].as_str().filter(|_| !run["metrics"]["gate"].is_null())
 }
 
 fn run_row(stage: &str, run: &Value) -> RunRow {

@@ -18,6 +18,8 @@ struct Scripted {
     active: Option<&'static str>,
     /// Stages of the runs, by their order.
     runs: Vec<String>,
+    /// Whether runs of stage `improve` make a reward model and no policy.
+    only_reward: bool,
     /// How runs end; by default they succeed.
     ends: BTreeMap<&'static str, &'static str>,
     /// Calls by method and path without ids, and who made them.
@@ -112,14 +114,19 @@ impl Scripted {
         let number: usize = id.trim_start_matches("run-").parse().unwrap();
         let stage = self.runs[number - 1].clone();
         let state = self.ends.get(stage.as_str()).copied().unwrap_or("succeeded");
-        let generation = if stage == "sft" { "tuned" } else { "final" };
-        if state == "succeeded" {
+        let generation = match stage.as_str() {
+            "sft" => "tuned",
+            _ if self.only_reward => "reward",
+            _ => "final",
+        };
+        let judged = (generation != "reward").then_some("promote");
+        if state == "succeeded" && judged.is_some() {
             self.active = Some(generation);
         }
         json!({"id": id, "state": state, "generation": generation, "error": "out of memory",
                "progress": {"phase": "policy", "done": 1, "total": 2, "eta_seconds": 3},
                "phases": [{"phase": "policy", "seconds": 9.5}], "series": {"loss": [[1.0, 2.0]]},
-               "reasons": ["a reason"], "metrics": {"policy": {"objective/kl": 3.5}}})
+               "reasons": ["a reason"], "metrics": {"policy": {"objective/kl": 3.5}, "gate": judged}})
     }
 }
 
@@ -282,6 +289,18 @@ async fn a_held_candidate_leaves_everything_as_it_was() {
         ("held", &["a reason".to_owned()][..])
     );
     assert_eq!(report.line()["state"], json!("held"));
+}
+
+/// As one does whose reward model the gate refuses, where the ideal answers are learnt already.
+#[tokio::test]
+async fn a_run_that_makes_no_policy_leaves_everything_as_it_was() {
+    let (folder, scripted) = (tempfile::tempdir().unwrap(), Shared::default());
+    scripted.lock().unwrap().only_reward = true;
+    let report = simulated(folder.path(), &scripted).await.unwrap();
+    let last = &report.win_rates[2];
+    assert_eq!((last.rate, last.ties, report.generations[2].id.as_str()), (0.5, 4, "tuned"));
+    assert_eq!((report.runs[1].generation.as_deref(), report.generations[2].kl), (Some("reward"), None));
+    assert_eq!(scripted.lock().unwrap().count("POST chat"), 9, "nobody is asked again");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! How does an employee choose between two answers, and what else does one say about them?
 
-use futures::future::try_join_all;
+use futures::stream::{Stream, StreamExt, TryStreamExt, iter};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -89,15 +89,18 @@ impl Votes {
                 return Ok(Self(journal));
             }
             let (each, beyond) = MOST_ATTEMPTS;
-            if asked >= each * wanted + beyond {
+            let most = each * wanted + beyond;
+            if asked >= most {
                 return Err(SimulateError::NothingToChoose {
                     attempts: asked,
                     votes,
                     why: last_excuse(&journal),
                 });
             }
-            for attempt in attempts(company, asked..asked + AT_ONCE.min(wanted - votes)).await? {
+            let mut attempts = Box::pin(attempts(company, asked..most.min(asked + wanted - votes)));
+            while let Some(attempt) = attempts.try_next().await? {
                 let place = voted(&journal).count();
+                pace.tell(place, wanted);
                 journal.add(judge(company, attempt, place).await?)?;
             }
         }
@@ -122,17 +125,18 @@ fn last_excuse(journal: &Journal<Row>) -> String {
 /// A question that was asked: by whom, which, and the two answers.
 type Attempt<'a> = (String, &'a Question, Result<Pair, String>);
 
-async fn attempts<'a>(
+/// Asks, the next one as soon as one has its answers; in the order of the places.
+fn attempts<'a>(
     company: &'a Company<'_>,
     places: std::ops::Range<usize>,
-) -> Result<Vec<Attempt<'a>>, SimulateError> {
+) -> impl Stream<Item = Result<Attempt<'a>, SimulateError>> {
     let train = &company.questions.train;
-    let asking = places.map(|n| async move {
+    let asking = places.map(move |n| async move {
         let (user, question) = (employee(n), &train[question(company.plan.seed, train.len(), n)]);
         let pair = company.client.compare(&user, question).await?;
         Ok((user, question, pair))
     });
-    try_join_all(asking).await
+    iter(asking).buffered(AT_ONCE)
 }
 
 /// The employee's vote, the `place`-th of all, and what else is said.

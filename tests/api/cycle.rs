@@ -13,44 +13,61 @@ use tokio_util::sync::CancellationToken;
 
 use crate::own_model::write_model;
 
-struct Company {
-    workshop: Workshop,
-    _dir: tempfile::TempDir,
+pub(crate) struct Company {
+    pub(crate) workshop: Workshop,
+    dir: tempfile::TempDir,
+}
+
+/// What works on the data in a folder, with the model in it.
+pub(crate) async fn workshop(folder: &Path) -> Workshop {
+    let mut config = Config { data_dir: folder.join("data"), ..Config::default() };
+    config.models.base = folder.join("model").to_str().unwrap().to_owned();
+    config.models.sentence = String::new();
+    config.retrieval.answerable_threshold = 0.0;
+    config.prompt.examples = 0;
+    config.generation.max_tokens = 12;
+    config.reward.enough = 40.0;
+    // From so few choices nothing is calibrated.
+    config.gate.calibration_error = 1.0;
+    config.sft.epochs = 1;
+    let policy = &mut config.policy;
+    (policy.steps, policy.prompts_per_step, policy.completions, policy.max_tokens) = (2, 2, 2, 8);
+    std::fs::create_dir_all(&config.data_dir).unwrap();
+    let ledger = attune::ledger::open(None, &config.data_dir).await.unwrap();
+    Workshop::open(Arc::new(config), ledger).await.unwrap()
 }
 
 impl Company {
     /// With a model that knows nothing, 40 ideal answers, and `choices` between two answers.
-    async fn new(choices: usize) -> Self {
+    pub(crate) async fn new(choices: usize) -> Self {
         Self::with(40, choices).await
     }
 
     async fn with(ideal: usize, choices: usize) -> Self {
+        Self::choosing((ideal, choices), rambling).await
+    }
+
+    /// With choices in which everybody prefers what cites a page to what `rejected` says.
+    async fn choosing((ideal, choices): (usize, usize), rejected: fn(usize) -> String) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let model = dir.path().join("model");
         std::fs::create_dir(&model).unwrap();
         write_model(&model);
-        let mut config = Config { data_dir: dir.path().join("data"), ..Config::default() };
-        config.models.base = model.to_str().unwrap().to_owned();
-        config.models.sentence = String::new();
-        config.retrieval.answerable_threshold = 0.0;
-        config.prompt.examples = 0;
-        config.generation.max_tokens = 12;
-        config.reward.enough = 40.0;
-        config.sft.epochs = 1;
-        let policy = &mut config.policy;
-        (policy.steps, policy.prompts_per_step, policy.completions, policy.max_tokens) = (2, 2, 2, 8);
-        std::fs::create_dir_all(&config.data_dir).unwrap();
-        let ledger = attune::ledger::open(None, &config.data_dir).await.unwrap();
-        let workshop = Workshop::open(Arc::new(config), ledger).await.unwrap();
-        let company = Self { workshop, _dir: dir };
+        let company = Self { workshop: workshop(dir.path()).await, dir };
         let demonstration = |n: usize| json!({"prompt": asked(n), "response": cited(n)});
         company.import(Format::Sft, (0..ideal).map(demonstration)).await;
         let choice = |n: usize| {
-            json!({"prompt": asked(n), "chosen": cited(n), "rejected": plain(n), "passages": [plain(n)],
+            json!({"prompt": asked(n), "chosen": cited(n), "rejected": rejected(n), "passages": [plain(n)],
                 "user": format!("person {}", n % 7)})
         };
         company.import(Format::Preference, (0..choices).map(choice)).await;
         company
+    }
+
+    /// Leaves the folder with the data and the model, which nobody has open any more.
+    pub(crate) async fn closed(self) -> tempfile::TempDir {
+        self.workshop.ledger.close().await;
+        self.dir
     }
 
     async fn import(&self, format: Format, rows: impl Iterator<Item = Value>) {
@@ -60,7 +77,7 @@ impl Company {
         import(self.workshop.ledger.as_ref(), text.as_bytes(), options).await.unwrap();
     }
 
-    async fn run(&self, stage: Stage) -> Run {
+    pub(crate) async fn run(&self, stage: Stage) -> Run {
         let request = RunRequest { promote: true, ..RunRequest::new(stage) };
         enqueue(self.workshop.ledger.as_ref(), &self.workshop.config, request, "olga").await.unwrap()
     }
@@ -76,6 +93,11 @@ fn asked(n: usize) -> String {
 
 fn plain(n: usize) -> String {
     format!("Team {} sits in room {}.", word(n), 100 + n)
+}
+
+/// As often shorter than what cites as longer.
+fn rambling(n: usize) -> String {
+    if n.is_multiple_of(2) { plain(n) } else { format!("{} Ask there.", plain(n)) }
 }
 
 fn cited(n: usize) -> String {
@@ -124,6 +146,55 @@ async fn a_cycle_ends_with_a_judged_generation_and_begun_again_with_the_same() {
     registry.promote(&id, None).await.unwrap();
     let again = company.work(&run).await;
     assert_eq!((again.generation, again.state), (outcome.generation, outcome.state));
+}
+
+/// The longer answer was always the chosen one, so that counting words is as good as the reward model.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_optimised_by_a_reward_model_that_the_gate_refuses() {
+    let company = Company::choosing((40, 160), plain).await;
+    let run = company.run(Stage::Improve).await;
+    let outcome = company.work(&run).await;
+    let said =
+        outcome.reasons.iter().find(|reason| reason.starts_with("the policy was not optimised")).unwrap();
+    assert!(said.contains("choosing the longer answer"), "{said}");
+    let registry = &company.workshop.registry;
+    let tuned = outcome.generation.unwrap();
+    let about = registry.get(&tuned).await.unwrap().manifest.about;
+    // It is judged as what it is, and says that it learnt from no choice; the reward model is there all the same.
+    assert!(about.training.get("policy").is_none() && about.training["reward"]["judgements"].is_null());
+    assert!(about.reasons.iter().all(|reason| !reason.contains("reward model")), "{:?}", about.reasons);
+    assert_eq!(
+        about.training["reward"]["generation"],
+        json!(registry.pointer(ActiveRole::Reward).await.unwrap().unwrap().generation)
+    );
+    // Where that is served, a run that learns nothing else makes no policy.
+    registry.promote(&tuned, None).await.unwrap();
+    let run = company.run(Stage::Improve).await;
+    let outcome = company.work(&run).await;
+    let made = registry.get(&outcome.generation.unwrap()).await.unwrap().manifest.about.kind;
+    assert_eq!((made, outcome.state), (GenerationKind::Reward, Verdict::Succeeded));
+    let said = outcome.reasons.iter().any(|reason| reason.starts_with("no policy was made"));
+    assert!(said, "{:?}", outcome.reasons);
+    // One more ideal answer, and it does.
+    company.import(Format::Sft, std::iter::once(json!({"prompt": asked(40), "response": cited(40)}))).await;
+    let run = company.run(Stage::Improve).await;
+    let outcome = company.work(&run).await;
+    let made = registry.get(&outcome.generation.unwrap()).await.unwrap().manifest.about.kind;
+    assert_eq!(made, GenerationKind::Policy);
+    // Who asks for an optimisation gets it, and the gate's reason.
+    let run = company.run(Stage::Policy).await;
+    let outcome = company.work(&run).await;
+    assert!(outcome.metrics.contains_key("policy"));
+    assert_eq!(outcome.state, Verdict::Held);
+    let said = outcome.reasons.iter().any(|reason| reason.contains("choosing the longer answer"));
+    assert!(said, "{:?}", outcome.reasons);
+    // Where somebody promotes that, no run of itself makes one that has learnt from ideal answers alone.
+    registry.promote(&outcome.generation.unwrap(), None).await.unwrap();
+    let run = company.run(Stage::Improve).await;
+    let outcome = company.work(&run).await;
+    let made = registry.get(&outcome.generation.unwrap()).await.unwrap().manifest.about.kind;
+    let said = outcome.reasons.iter().any(|reason| reason.contains("would lose that"));
+    assert!(made == GenerationKind::Reward && said, "{:?}", outcome.reasons);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,6 +8,7 @@ mod compat;
 mod cycle;
 mod generations;
 mod harness;
+mod interrupted;
 mod judgements;
 mod knowledge;
 mod learning;

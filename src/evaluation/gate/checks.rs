@@ -68,6 +68,7 @@ impl Examiner<'_> {
         checks.extend(self.length());
         checks.extend(self.win_rates());
         checks.extend(self.kept());
+        checks.push(self.choices_kept());
         checks.push(self.parity());
         checks.push(self.access());
         checks
@@ -81,7 +82,7 @@ impl Examiner<'_> {
     /// The model of all that people said must be better than chance and than counting words, beyond doubt. The two that
     /// the candidate was optimised and is judged by learnt from half as much each, and are known less well: they must
     /// be better than chance beyond doubt, and right more often than the longer answer is chosen.
-    fn reward_model(&self) -> [Check; 4] {
+    pub(super) fn reward_model(&self) -> [Check; 4] {
         let scores = self.candidate.reward_model;
         let (halves, needed) = (scores.and_then(|s| s.halves), self.is_optimised());
         let lower = |right, pairs| wilson(right, pairs).map_or(f64::NAN, |interval| interval.0);
@@ -367,6 +368,26 @@ impl Examiner<'_> {
         let difference = mean(after)? - mean(before)?;
         let interval = paired_bootstrap(before, after, &self.bootstrap);
         Some((difference, interval.unwrap_or(Interval(f64::NAN, f64::NAN))))
+    }
+
+    /// A candidate that only ideal answers taught has unlearnt what people's choices taught the policy before it, and no
+    /// metric against human answers shows that.
+    fn choices_kept(&self) -> Check {
+        let unlearnt = self.current.method == Method::Optimised && !self.is_optimised();
+        let check = Gauge {
+            name: "choices_kept",
+            what: "Of a candidate that learnt from no choices, the number of policies before it that did",
+            value: Some(f64::from(u8::from(unlearnt))),
+            threshold: Bound::AtMost(0.0),
+            needed: true,
+        }
+        .check();
+        if !unlearnt {
+            return check;
+        }
+        let sentence = "The current policy was optimised by what people like, and the candidate only learnt from ideal \
+                        answers: it would lose what choices and thumbs have taught.";
+        Check { sentence: sentence.to_owned(), ..check }
     }
 
     fn parity(&self) -> Check {

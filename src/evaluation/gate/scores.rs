@@ -10,7 +10,7 @@ use crate::evaluation::metrics::{
 use crate::evaluation::report::Sample;
 use crate::evaluation::statistics::{sign_test, signed_ranks};
 
-/// How a candidate was made: it decides which measurements it can not do without.
+/// How a policy was made: it decides which measurements a candidate can not do without, and which policy's place it may take.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Method {
@@ -111,8 +111,8 @@ pub struct Gains {
 }
 
 /// What was measured of a policy. Lists are by question, and the current policy's and the candidate's are of the same
-/// questions in the same order; an empty list means "not measured". Of the current policy only the lists and the shares
-/// that it is compared by are looked at.
+/// questions in the same order; an empty list means "not measured". Of the current policy only how it was made, the lists
+/// and the shares that it is compared by are looked at.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Scores {

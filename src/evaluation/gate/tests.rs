@@ -19,6 +19,7 @@ fn current() -> Scores {
         (0..QUESTIONS).map(|n| if n % 3 == 0 { low } else { high }).collect()
     };
     Scores {
+        method: Method::FineTuned,
         f1: by_question(0.6, 0.3),
         rouge_l: by_question(0.5, 0.25),
         coverage: by_question(0.7, 0.4),
@@ -39,6 +40,7 @@ fn current() -> Scores {
 /// A candidate that every check passes.
 fn candidate() -> Scores {
     Scores {
+        method: Method::Optimised,
         kl: Some(4.0),
         entropy: Some(0.4),
         reward_model: Some(RewardModelScores {
@@ -252,6 +254,34 @@ fn a_fine_tuned_candidate_needs_no_reward_model_and_an_optimised_one_does() {
     let needed =
         ["clipped", "distinct_3", "ended", "f1", "longer", "repetition", "rouge_l", "same_answer", "shorter"];
     assert_eq!(holding(&unmeasured), needed.map(str::to_owned).into());
+}
+
+/// By every other measure it is as good.
+#[test]
+fn what_choices_taught_is_not_given_up_for_ideal_answers_alone() {
+    let optimised = Scores { method: Method::Optimised, ..current() };
+    let tuned = Scores { method: Method::FineTuned, ..candidate() };
+    let judgement = decide(&optimised, &tuned, &Thresholds::default());
+    assert_eq!(holding(&judgement), ["choices_kept".to_owned()].into());
+    assert!(
+        judgement.reasons()[0].starts_with("The current policy was optimised"),
+        "{:?}",
+        judgement.reasons()
+    );
+    assert!(decide(&optimised, &candidate(), &Thresholds::default()).promotes());
+    held_by(&tuned, &[]);
+}
+
+#[test]
+fn reward_models_that_would_hold_every_candidate_are_known_before() {
+    let model = candidate().reward_model.unwrap();
+    assert!(refusals(model, &Thresholds::default()).is_empty());
+    for halves in [None, Some(HalvesScores { pairs: 100, right: 58, longer_chosen: 55 })] {
+        let refused = RewardModelScores { halves, ..model };
+        let held = judge(&Scores { reward_model: Some(refused), ..candidate() }).reasons();
+        assert!(!held.is_empty());
+        assert_eq!(refusals(refused, &Thresholds::default()), held);
+    }
 }
 
 #[test]

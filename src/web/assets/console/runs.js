@@ -175,7 +175,7 @@ class RunsPage {
       }
     };
     fill(this.detail, h("h2", {}, "Start a run"), h("form", { class: "form", onsubmit: start },
-      field("Stage", stage, "Fine-tuning learns from the approved ideal answers, the reward model from choices and thumbs. Optimisation fine-tunes and then follows what people chose. Improve does all of it and asks the gate."),
+      field("Stage", stage, "Fine-tuning learns from the approved ideal answers, the reward model from choices and thumbs. Optimisation fine-tunes and then follows what people chose. Improve does all of it, the optimisation only where the reward model is good enough, and asks the gate."),
       checkbox("Serve the new generation at once if the gate lets it", promote),
       checkbox("Begin with what the newest earlier fine-tuning made", warm),
       checkbox("Learn from restricted ideal answers too: whoever is served the generation may then read them", restricted),

@@ -173,7 +173,9 @@ impl Application {
         let automation = Automation {
             ledger: Arc::clone(&parts.ledger),
             swapper: Arc::clone(&parts.swapper),
+            scorer: Arc::clone(&parts.chat.scorer),
             config: Arc::clone(&config),
+            started: context.started,
             metrics: metrics.clone(),
         };
         let automating = tokio::spawn(automation.run(ending.clone()));

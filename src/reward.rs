@@ -23,7 +23,7 @@ mod report;
 mod selection;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod text;
 mod training;
 mod tuned;
@@ -100,7 +100,9 @@ pub enum RewardError {
     #[error("the reward model reads answers with a language model, and none was given")]
     NoBackbone,
     /// The rung reads answers with another language model than the one that was given.
-    #[error("the reward model was trained with another language model; train again")]
+    #[error(
+        "the reward model was trained with another language model; `attune run reward` trains one of this one"
+    )]
     OtherBackbone,
     /// The adapter's loss or its gradient is no number.
     #[error("the loss is no number at step {step}")]
@@ -108,7 +110,12 @@ pub enum RewardError {
         /// At which step, from 0.
         step: u64,
     },
-    /// The head's file is damaged or of another version.
+    /// The head is of a version of this program that saw other things of an answer.
+    #[error(
+        "the reward model was trained by a version with other features; `attune run reward` trains one of this version"
+    )]
+    OtherVersion,
+    /// The head's file is damaged.
     #[error("reward head {path}: {problem}")]
     Head {
         /// Which file.

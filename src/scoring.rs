@@ -64,9 +64,12 @@ impl From<ScoringError> for Error {
                 | RewardError::EmptyConversation { .. }
                 | RewardError::LongAnswer { .. }),
             ) => Self::new(ErrorCode::InvalidRequest, error.to_string()),
-            ScoringError::Reward(error @ (RewardError::OtherEncoder { .. } | RewardError::NoBackbone)) => {
-                Self::new(ErrorCode::Conflict, chain(&error))
-            }
+            ScoringError::Reward(
+                error @ (RewardError::OtherVersion
+                | RewardError::OtherEncoder { .. }
+                | RewardError::OtherBackbone
+                | RewardError::NoBackbone),
+            ) => Self::new(ErrorCode::Conflict, chain(&error)),
             ScoringError::Reward(_) | ScoringError::Task(_) => Self::internal(error),
         }
     }
@@ -187,6 +190,12 @@ impl Scorer {
             Ok(_) | Err(ScoringError::NoModel) => {}
             Err(error) => tracing::warn!(error = %chain(&error), "the active reward model can not be used"),
         }
+    }
+
+    /// Whether the active reward model is of a version with other features, so that nothing is scored before another one
+    /// is trained.
+    pub async fn is_outdated(&self) -> bool {
+        matches!(self.served(None).await, Err(ScoringError::Reward(RewardError::OtherVersion)))
     }
 
     async fn served(&self, wanted: Option<&str>) -> Result<Arc<Served>, ScoringError> {

@@ -1,5 +1,6 @@
-//! When does the server train by itself? When there is enough new to learn from, or the calendar says so; outside quiet
-//! hours, one run at a time, and not before what the last one made is served.
+//! When does the server train by itself? When there is enough new to learn from, when the calendar says so, or when the
+//! reward model is of another version; outside quiet hours, one run at a time, and not before what the last one made is
+//! served.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use crate::domain::{DemonstrationStatus, Millis, Run, RunRequest, RunState, Stag
 use crate::error::chain;
 use crate::improve::FEWEST_DEMONSTRATIONS;
 use crate::ledger::{Ledger, Paging, Signals};
+use crate::scoring::Scorer;
 use crate::swap::Swapper;
 use crate::telemetry::Metrics;
 
@@ -32,8 +34,12 @@ pub struct Automation {
     /// What serves. A run beside it would take the processors from a generation that is being loaded, and people would
     /// wait for what they have taught.
     pub swapper: Arc<Swapper>,
+    /// Knows whether the reward model can be used.
+    pub scorer: Arc<Scorer>,
     /// What is started, and when.
     pub config: Arc<Config>,
+    /// When this server was started.
+    pub started: Millis,
     /// What is reported.
     pub metrics: Metrics,
 }
@@ -45,6 +51,8 @@ pub enum Why {
     Signals(u64),
     /// By the calendar.
     Schedule,
+    /// The reward model is of a version of this program with other features, and scores nothing any more.
+    Outdated,
 }
 
 impl Automation {
@@ -75,15 +83,27 @@ impl Automation {
         let busy = runs.iter().any(|run| !run.state.is_over());
         let last =
             runs.iter().find(|run| run.requested_by == REQUESTER || learns(run)).map(|run| run.created);
-        let Some(why) = due(config, (&new, last), at).filter(|_| !busy) else { return Ok(None) };
+        let due = match due(config, (&new, last), at) {
+            None if self.is_outdated(last, at).await => Some(Why::Outdated),
+            due => due,
+        };
+        let Some(why) = due.filter(|_| !busy) else { return Ok(None) };
         if self.swapper.is_behind().await? {
             return Ok(None);
         }
-        let Some(stage) = self.stage().await? else { return Ok(None) };
+        let stage = if why == Why::Outdated { Some(Stage::Reward) } else { self.stage().await? };
+        let Some(stage) = stage else { return Ok(None) };
         let request = RunRequest { promote: config.promote, ..RunRequest::new(stage) };
         let run = enqueue(&*self.ledger, &self.config, request, REQUESTER).await?;
         tracing::info!(run = %run.id, %stage, ?why, "a run is due");
         Ok(Some(run))
+    }
+
+    /// Whether the reward model has to be trained again before anything is scored. That is tried once by every server.
+    async fn is_outdated(&self, last: Option<Millis>, at: Millis) -> bool {
+        let config = &self.config.automation;
+        let wanted = config.stage != AutomationStage::Off && !is_quiet(config, at);
+        wanted && last.is_none_or(|last| last < self.started) && self.scorer.is_outdated().await
     }
 
     /// What to run: with too few ideal answers to fine-tune on, the reward model alone.
@@ -139,10 +159,11 @@ fn zoned(at: Millis) -> Option<jiff::Zoned> {
 mod tests {
     use super::*;
     use crate::config::RegistryConfig;
-    use crate::domain::{Choice, RunState};
+    use crate::domain::{Choice, GenerationKind, RunState};
     use crate::generation::Slot;
     use crate::ledger::tests::{Harness, fixtures};
-    use crate::registry::{POLICY_FILE, Registry};
+    use crate::registry::{About, POLICY_FILE, REWARD_HEAD, Registry};
+    use crate::reward::tests::save_of_another_version;
     use crate::swap::tests::{Scripts, about, publish};
 
     /// 2026-11-23, a Monday, at an hour of the day.
@@ -195,20 +216,26 @@ mod tests {
         (registry, Arc::new(swapper))
     }
 
+    fn automation(
+        h: &Harness,
+        (registry, swapper, metrics): (&Registry, Arc<Swapper>, Metrics),
+        change: impl FnOnce(&mut Config),
+    ) -> Automation {
+        let mut config = Config::default();
+        change(&mut config);
+        let config = Arc::new(config);
+        let scorer = Arc::new(Scorer::new(registry.clone(), &config, None, metrics.clone()));
+        Automation { ledger: h.ledger.clone(), swapper, scorer, config, started: now(), metrics }
+    }
+
     /// The pointer is moved as a worker moves it; until the server follows, nothing else takes the processors.
     #[tokio::test]
     async fn no_run_begins_while_what_was_learnt_is_not_served() {
         let h = Harness::sqlite().await;
         let metrics = Metrics::new().unwrap();
         let (registry, swapper) = serving(&h, &metrics).await;
-        let mut config = Config::default();
-        config.automation.signals = 1;
-        let automation = Automation {
-            ledger: h.ledger.clone(),
-            swapper: Arc::clone(&swapper),
-            config: Arc::new(config),
-            metrics,
-        };
+        let serving = (&registry, Arc::clone(&swapper), metrics);
+        let automation = automation(&h, serving, |config| config.automation.signals = 1);
         let (comparison, left, right) = fixtures::comparison("ada", 1, 2);
         h.ledger.record_comparison(&comparison, [&left, &right]).await.unwrap();
         h.ledger.put_vote(&fixtures::vote(&comparison, "ada", Choice::Left, now().0)).await.unwrap();
@@ -221,6 +248,26 @@ mod tests {
         }
         following.abort();
         assert!(automation.look(now()).await.unwrap().is_some());
+    }
+
+    /// As after an upgrade.
+    #[tokio::test]
+    async fn a_reward_model_of_another_version_is_trained_again_once() {
+        let h = Harness::sqlite().await;
+        let metrics = Metrics::new().unwrap();
+        let (registry, swapper) = serving(&h, &metrics).await;
+        let automation = automation(&h, (&registry, swapper, metrics), |_| {});
+        assert_eq!(automation.look(now()).await.unwrap(), None);
+        let draft = registry.draft().await.unwrap();
+        save_of_another_version(&draft.path().join(REWARD_HEAD));
+        let about = About { kind: GenerationKind::Reward, parent: None, merged_tensors: 0, ..about() };
+        let outdated = registry.publish(draft, about).await.unwrap().id;
+        registry.promote(&outdated, None).await.unwrap();
+        let run = automation.look(now()).await.unwrap().unwrap();
+        assert_eq!((run.stage, run.requested_by.as_str()), (Stage::Reward, REQUESTER));
+        // Whatever became of it, it is not tried again before the next start.
+        h.ledger.cancel_run(&run.id, now()).await.unwrap();
+        assert_eq!(automation.look(now()).await.unwrap(), None);
     }
 
     /// What can not be served must not keep the server from learning something better.
@@ -243,16 +290,10 @@ mod tests {
     #[tokio::test]
     async fn a_run_is_queued_once_for_what_is_new() {
         let h = Harness::sqlite().await;
-        let mut config = Config::default();
-        config.automation.signals = 3;
         let metrics = Metrics::new().unwrap();
-        let (_, swapper) = serving(&h, &metrics).await;
-        let automation = Automation {
-            ledger: h.ledger.clone(),
-            swapper,
-            config: Arc::new(config),
-            metrics: metrics.clone(),
-        };
+        let (registry, swapper) = serving(&h, &metrics).await;
+        let serving = (&registry, swapper, metrics.clone());
+        let automation = automation(&h, serving, |config| config.automation.signals = 3);
         let vote = async |n: usize| {
             let (comparison, left, right) = fixtures::comparison("ada", n as i64, 2 * n);
             h.ledger.record_comparison(&comparison, [&left, &right]).await.unwrap();

@@ -61,7 +61,9 @@ impl RewardModel {
         let about = about.ok_or_else(|| problem("it does not say what it is".into()))?;
         let about: About = serde_json::from_str(about).map_err(|error| problem(error.to_string()))?;
         // Before the sizes, which are others then.
-        about.check_names().map_err(problem)?;
+        if !about.is_of_this_version() {
+            return Err(RewardError::OtherVersion);
+        }
         let tensors = SafeTensors::deserialize(&bytes).map_err(damaged)?;
         let lists = Lists { tensors, path };
         let reading = lists.reading(&about)?;

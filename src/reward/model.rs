@@ -60,13 +60,9 @@ pub(super) struct About {
 }
 
 impl About {
-    /// Refuses a head of a version with other features.
-    pub(super) fn check_names(&self) -> Result<(), String> {
-        if self.names == feature_names() && self.blocks == block_names() {
-            Ok(())
-        } else {
-            Err("it is of a version with other features; train again".to_owned())
-        }
+    /// Whether it is of a version with the same features.
+    pub(super) fn is_of_this_version(&self) -> bool {
+        self.names == feature_names() && self.blocks == block_names()
     }
 }
 

@@ -55,6 +55,13 @@ fn trained(preferences: &Preferences, settings: &Settings) -> Trained {
     }
 }
 
+/// Writes a head as a version without one of the features would.
+pub(crate) fn save_of_another_version(path: &std::path::Path) {
+    let mut model = trained(&planted("citing", 80), &Settings::default()).model;
+    model.about.names.pop();
+    model.save(path).unwrap();
+}
+
 #[test]
 fn planted_preferences_are_learnt_and_measured() {
     for kind in ["brevity", "citing", "politeness"] {

@@ -1,4 +1,4 @@
-//! How does the policy improve from what people said? One cycle: dataset → fine-tune → reward → policy → evaluate →
+//! How does the policy improve from what people said? One cycle: dataset → reward → fine-tune → policy → evaluate →
 //! publish → promote.
 //!
 //! Every run starts from the base model with all there is to learn from (the fine-tuning, if so asked, from the adapter
@@ -34,7 +34,6 @@ use crate::registry::{BaseRef, Manifest, Registry, RegistryError, TemplateRef};
 use crate::retrieval::{Library, RetrievalError, SentenceEncoder};
 use crate::reward::RewardError;
 use crate::sft::{self, SftError};
-use judging::Rewarding;
 use rewarding::Learnt;
 
 pub use examination::{Answers, Examined, Examining, drawn, examine};
@@ -240,19 +239,18 @@ pub async fn improve(workshop: &Workshop, run: &Run, report: &Reporter) -> Resul
         other => other?,
     };
     let material = work.material(dataset).await?;
-    let tuned = work.fine_tune(&material).await?;
-    let (mut learnt, rewarding) = work.rewarding(&material).await?;
+    let learnt = work.rewarding(&material).await?;
     if run.stage == Stage::Improve
-        && rewarding.is_none()
+        && learnt.rewarding.is_none()
         && let Some(why) = work.nothing_new(&material).await?
-        && let Some(learnt) = learnt.take()
     {
         return Ok(learnt.because(why).outcome());
     }
-    let made = work.optimise(&material, tuned, rewarding.as_ref()).await?;
+    let tuned = work.fine_tune(&material).await?;
+    let made = work.optimise(&material, tuned, learnt.rewarding.as_ref()).await?;
     let candidate = work.merge(made).await?;
-    let examined = work.evaluate(&material, &candidate, rewarding.as_ref()).await?;
-    let published = work.publish(&material, candidate, (&examined, learnt.as_ref())).await?;
+    let examined = work.evaluate(&material, &candidate, learnt.rewarding.as_ref()).await?;
+    let published = work.publish(&material, candidate, (&examined, &learnt)).await?;
     work.promote(published, examined, learnt).await
 }
 
@@ -278,22 +276,18 @@ impl<'a> Work<'a> {
         Ok(Self { workshop, run, report, folder, settings, warm_start, policy })
     }
 
-    /// What the policy is optimised by, and what came of learning it; nothing to optimise by in the stage `sft`, with too few
+    /// What came of learning what the policy is optimised by; nothing to optimise by in the stage `sft`, with too few
     /// choices, and where the gate would hold whatever came of it.
-    async fn rewarding(
-        &self,
-        material: &material::Material,
-    ) -> Result<(Option<Learnt>, Option<Arc<Rewarding>>), ImproveError> {
+    async fn rewarding(&self, material: &material::Material) -> Result<Learnt, ImproveError> {
         if self.run.stage == Stage::Sft {
-            return Ok((None, None));
+            return Ok(Learnt::default());
         }
         let mut learnt = self.reward(Some(material.decoder.clone())).await?;
         // Who asks for an optimisation gets it, to try settings out; the gate holds what comes of it.
         if self.run.stage == Stage::Improve {
             learnt.refuse(&self.workshop.config.gate);
         }
-        let rewarding = learnt.rewarding.clone();
-        Ok((Some(learnt), rewarding))
+        Ok(learnt)
     }
 
     /// What of the ledger it may learn from.
@@ -335,7 +329,7 @@ impl<'a> Work<'a> {
         &self,
         published: Manifest,
         examined: Examined,
-        learnt: Option<Learnt>,
+        learnt: Learnt,
     ) -> Result<Outcome, ImproveError> {
         let judgement = &examined.verdict.judgement;
         let lets = self.run.stage == Stage::Sft || judgement.promotes();
@@ -353,8 +347,8 @@ impl<'a> Work<'a> {
         reasons.extend(changed);
         reasons.extend(examined.remarks.iter().cloned());
         let mut metrics = examined.metrics();
-        if let Some(learnt) = learnt {
-            reasons.extend(learnt.reasons);
+        reasons.extend(learnt.reasons);
+        if !learnt.metrics.is_empty() {
             metrics.insert("reward_model".into(), learnt.metrics.into());
         }
         Ok(Outcome { generation: Some(published.id), state, reasons, metrics })

@@ -3,7 +3,7 @@
 //! Two functions tell the product:
 //!
 //! 1. [`chat::answer`] = admit → retrieve → prompt → generate → record: one turn, online.
-//! 2. [`improve::improve`] = dataset → fine-tune → reward → policy → evaluate → publish → promote: the learning loop,
+//! 2. [`improve::improve`] = dataset → reward → fine-tune → policy → evaluate → publish → promote: the learning loop,
 //!    offline.
 //!
 //! The modules below stand in reading order; each begins with the question it answers.

@@ -109,6 +109,8 @@ pub struct Scorer {
     encoder: Option<Arc<SentenceEncoder>>,
     metrics: Metrics,
     current: ArcSwapOption<Served>,
+    /// One whose head is of another version, so that it is not read with every call.
+    outdated: ArcSwapOption<GenerationId>,
     /// Held while a reward model is read.
     reading: tokio::sync::Mutex<()>,
     places: Semaphore,
@@ -136,6 +138,7 @@ impl Scorer {
             encoder,
             metrics,
             current: ArcSwapOption::empty(),
+            outdated: ArcSwapOption::empty(),
             reading: tokio::sync::Mutex::default(),
             places: Semaphore::new(AT_ONCE),
         }
@@ -210,20 +213,28 @@ impl Scorer {
         if let Some(served) = self.current.load_full().filter(|served| served.generation == active) {
             return Ok(served);
         }
-        let served = Arc::new(self.read(active).await?);
+        if self.outdated.load().as_deref() == Some(&active) {
+            return Err(RewardError::OtherVersion.into());
+        }
+        let read = self.read(&active).await;
+        if matches!(read, Err(ScoringError::Reward(RewardError::OtherVersion))) {
+            self.outdated.store(Some(Arc::new(active)));
+        }
+        let served = Arc::new(read?);
         tracing::info!(generation = %served.generation, "scoring with");
         self.current.store(Some(Arc::clone(&served)));
         Ok(served)
     }
 
-    async fn read(&self, generation: GenerationId) -> Result<Served, ScoringError> {
-        let manifest = self.registry.verify(&generation).await?;
+    async fn read(&self, generation: &GenerationId) -> Result<Served, ScoringError> {
+        let manifest = self.registry.verify(generation).await?;
         if !manifest.about.access.is_public() && !self.config.registry.serve_restricted {
-            return Err(ScoringError::Restricted(generation));
+            return Err(ScoringError::Restricted(generation.clone()));
         }
-        self.report(&generation, &manifest.about.metrics);
-        let head = self.registry.folder(&generation)?.join(REWARD_HEAD);
+        self.report(generation, &manifest.about.metrics);
+        let head = self.registry.folder(generation)?.join(REWARD_HEAD);
         let (encoder, config) = (self.encoder.clone(), Arc::clone(&self.config));
+        let generation = generation.clone();
         let reading = tokio::task::spawn_blocking(move || {
             let model = RewardModel::load(&head)?;
             let backbone = if model.needs_backbone() { Some(Arc::new(backbone(&config)?)) } else { None };

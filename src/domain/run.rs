@@ -21,7 +21,7 @@ pub enum Stage {
     Reward,
     /// Fine-tunes, then optimises the policy against a model of people's choices, also one that the gate refuses.
     Policy,
-    /// The whole loop: fine-tuning, a new reward model, the policy optimised against it where it is good enough,
+    /// The whole loop: a new reward model, fine-tuning, the policy optimised against it where it is good enough,
     /// evaluation, publishing.
     Improve,
 }

@@ -70,7 +70,7 @@ impl Work<'_> {
         &self,
         material: &Material,
         candidate: Arc<Candidate>,
-        (examined, learnt): (&Examined, Option<&Learnt>),
+        (examined, learnt): (&Examined, &Learnt),
     ) -> Result<Manifest, ImproveError> {
         self.go_on()?;
         self.report.progress("publish", 0, 1);
@@ -81,7 +81,7 @@ impl Work<'_> {
         if made.optimised.is_some() {
             training[POLICY] = serde_json::to_value(&self.policy).unwrap_or_default();
         }
-        if let Some(learnt) = learnt {
+        if self.run.stage != Stage::Sft {
             training["reward"] = serde_json::json!({
                 "generation": learnt.generation,
                 "judgements": learnt.rewarding.as_ref().map(|rewarding| rewarding.judgements.hash()),
@@ -95,7 +95,7 @@ impl Work<'_> {
             run: Some(self.run.id.to_string()),
             dataset: Some(dataset(material, learnt)),
             template: self.workshop.templates(),
-            access: material.access(learnt.and_then(|learnt| learnt.rewarding.as_deref())),
+            access: material.access(learnt.rewarding.as_deref()),
             serving_format: self.workshop.base.serving_format,
             merged_tensors: merged.changed,
             training,
@@ -113,13 +113,10 @@ impl Work<'_> {
         &self,
         material: &Material,
     ) -> Result<Option<&'static str>, ImproveError> {
-        let Some(rival) = self.rival().await? else { return Ok(None) };
+        let Some(rival) = self.served().await? else { return Ok(None) };
         Ok(match self.weights(&rival).await? {
-            Some((_, Method::Optimised)) => Some(WOULD_LOSE),
-            Some(_) => {
-                let served = self.workshop.registry.get(&rival).await?.manifest.about;
-                self.makes_again(&served, material).then_some(SAME)
-            }
+            Some((_, served)) if method_of(&served) == Method::Optimised => Some(WOULD_LOSE),
+            Some((_, served)) => self.makes_again(&served, material).then_some(SAME),
             None => None,
         })
     }
@@ -154,7 +151,7 @@ pub(super) fn write_reports(draft: &Draft, (markdown, json): (&str, &str)) -> Re
     Ok(())
 }
 
-fn dataset(material: &Material, learnt: Option<&Learnt>) -> DatasetRef {
+fn dataset(material: &Material, learnt: &Learnt) -> DatasetRef {
     let summary = material.snapshot.summary();
     let mut counts = BTreeMap::new();
     for (split, rows) in &summary.by_split {
@@ -163,7 +160,7 @@ fn dataset(material: &Material, learnt: Option<&Learnt>) -> DatasetRef {
     for (source, rows) in &summary.by_source {
         counts.insert(name(source), *rows as u64);
     }
-    if let Some(rewarding) = learnt.and_then(|learnt| learnt.rewarding.as_ref()) {
+    if let Some(rewarding) = &learnt.rewarding {
         let judged = rewarding.judgements.summary();
         counts.insert("preference_pairs".into(), judged.pairs as u64);
         counts.insert("thumbs".into(), judged.thumbs as u64);

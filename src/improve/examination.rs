@@ -17,7 +17,7 @@ use crate::evaluation::{Comparing, Comparison, HumanNll, Sample, metrics};
 use crate::generation::LogitBias;
 use crate::jobs::Reporter;
 use crate::nn::{Completion, Decoder, SampleRequest, Sampler, Sampling};
-use crate::registry::ParitySample;
+use crate::registry::{About, ParitySample};
 use crate::sft;
 
 /// Answers drawn together: the matrix products reach most of their rate, the memory stays small.
@@ -155,26 +155,32 @@ impl Work<'_> {
     /// The policy that the candidate is compared with: the one that was active when this began, also after an
     /// interruption.
     pub(super) async fn rival(&self) -> Result<Option<GenerationId>, ImproveError> {
-        let name = self.folder.join(COMPARED);
-        if let Ok(id) = std::fs::read_to_string(&name) {
+        let rival = self.served().await?;
+        if let Some(id) = &rival {
+            write_whole(&self.folder.join(COMPARED), id.as_str().as_bytes())?;
+        }
+        Ok(rival)
+    }
+
+    /// That policy, or the active one while there is no candidate to compare.
+    pub(super) async fn served(&self) -> Result<Option<GenerationId>, ImproveError> {
+        if let Ok(id) = std::fs::read_to_string(self.folder.join(COMPARED)) {
             return Ok(Some(GenerationId::from_wire(id.trim())));
         }
         let pointer = self.workshop.registry.pointer(ActiveRole::Policy).await?;
-        let Some(id) = pointer.map(|pointer| pointer.generation) else { return Ok(None) };
-        write_whole(&name, id.as_str().as_bytes())?;
-        Ok(Some(id))
+        Ok(pointer.map(|pointer| pointer.generation))
     }
 
-    /// The weights of a policy, and how it was made; `None` where that is the base model, or can not be compared with
+    /// The weights of a policy, and what is known of it; `None` where that is the base model, or can not be compared with
     /// it.
-    pub(super) async fn weights(&self, id: &GenerationId) -> Result<Option<(PathBuf, Method)>, ImproveError> {
+    pub(super) async fn weights(&self, id: &GenerationId) -> Result<Option<(PathBuf, About)>, ImproveError> {
         let registry = &self.workshop.registry;
         let manifest = registry.get(id).await?.manifest;
         if manifest.about.kind == GenerationKind::Base {
             return Ok(None);
         }
         match registry.servable(&self.workshop.base, &manifest) {
-            Ok(served) => Ok(Some((served.weights.path().to_owned(), method_of(&manifest.about)))),
+            Ok(served) => Ok(Some((served.weights.path().to_owned(), manifest.about))),
             Err(error) => {
                 tracing::warn!(error = %crate::error::chain(&error), "compared with the base model instead");
                 Ok(None)
@@ -193,8 +199,8 @@ struct Examination {
     rewarding: Option<Arc<Rewarding>>,
     /// The policy that it is compared with.
     rival: Option<GenerationId>,
-    /// Its weights, and how it was made; `None` where the base model stands in its place.
-    served: Option<(PathBuf, Method)>,
+    /// Its weights, and what is known of it; `None` where the base model stands in its place.
+    served: Option<(PathBuf, About)>,
     /// Softmax temperature at which answers of best-of-n are drawn.
     temperature: f32,
 }
@@ -204,7 +210,7 @@ impl Examination {
     fn carry_out(self) -> Result<Examined, ImproveError> {
         let (material, candidate) = (&self.material, &self.candidate);
         let (current, method) = match &self.served {
-            Some((path, method)) => (Decoder::open(path)?, *method),
+            Some((path, about)) => (Decoder::open(path)?, method_of(about)),
             None => (material.decoder.clone(), Method::FineTuned),
         };
         let before = self.contender(self.of_current(), (&current, "answers before"))?;

@@ -20,7 +20,8 @@ use crate::reward::{
 /// Newest held-out choices on which a new reward model is compared with the old one.
 const NEWEST: usize = 200;
 
-/// What came of training a reward model.
+/// What came of training a reward model; by default, nothing.
+#[derive(Default)]
 pub(super) struct Learnt {
     /// What the policy can be optimised by; `None` while there is too little to learn from.
     pub(super) rewarding: Option<Arc<Rewarding>>,
@@ -48,13 +49,7 @@ impl Work<'_> {
             Err(collecting) => return Ok(Learnt::collecting(collecting)),
         };
         let scores = scores_of(&trained.report);
-        let mut learnt = Learnt {
-            rewarding: None,
-            generation: None,
-            reasons: Vec::new(),
-            held: false,
-            metrics: figures(&trained.report),
-        };
+        let mut learnt = Learnt { metrics: figures(&trained.report), ..Learnt::default() };
         // The stage `policy` leaves the served reward model as it is.
         if self.run.stage != Stage::Policy {
             self.publish_reward(&mut learnt, *trained, (&judgements, &extractor)).await?;
@@ -293,11 +288,9 @@ impl Learnt {
         );
         let metrics = json!({ "effective_pairs": effective_pairs, "needed": needed });
         Self {
-            rewarding: None,
-            generation: None,
             reasons: vec![words],
-            held: false,
             metrics: metrics.as_object().cloned().unwrap_or_default(),
+            ..Self::default()
         }
     }
 }

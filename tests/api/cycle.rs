@@ -6,6 +6,7 @@ use std::sync::Arc;
 use attune::config::Config;
 use attune::dataset::{Format, Import, import};
 use attune::domain::{ActiveRole, GenerationKind, Run, RunRequest, Stage, now};
+use attune::evaluation::gate::Thresholds;
 use attune::improve::{Workshop, improve};
 use attune::jobs::{Outcome, Reporter, Verdict, Worker, enqueue, run_folder};
 use serde_json::{Value, json};
@@ -13,22 +14,25 @@ use tokio_util::sync::CancellationToken;
 
 use crate::own_model::write_model;
 
+/// The gate of companies with so few choices that nothing is calibrated.
+pub(crate) fn lenient() -> Thresholds {
+    Thresholds { calibration_error: 1.0, ..Thresholds::default() }
+}
+
 pub(crate) struct Company {
     pub(crate) workshop: Workshop,
     dir: tempfile::TempDir,
 }
 
 /// What works on the data in a folder, with the model in it.
-pub(crate) async fn workshop(folder: &Path) -> Workshop {
-    let mut config = Config { data_dir: folder.join("data"), ..Config::default() };
+pub(crate) async fn workshop(folder: &Path, gate: Thresholds) -> Workshop {
+    let mut config = Config { data_dir: folder.join("data"), gate, ..Config::default() };
     config.models.base = folder.join("model").to_str().unwrap().to_owned();
     config.models.sentence = String::new();
     config.retrieval.answerable_threshold = 0.0;
     config.prompt.examples = 0;
     config.generation.max_tokens = 12;
     config.reward.enough = 40.0;
-    // From so few choices nothing is calibrated.
-    config.gate.calibration_error = 1.0;
     config.sft.epochs = 1;
     let policy = &mut config.policy;
     (policy.steps, policy.prompts_per_step, policy.completions, policy.max_tokens) = (2, 2, 2, 8);
@@ -44,16 +48,20 @@ impl Company {
     }
 
     async fn with(ideal: usize, choices: usize) -> Self {
-        Self::choosing((ideal, choices), rambling).await
+        Self::choosing((ideal, choices), rambling, lenient()).await
     }
 
     /// With choices in which everybody prefers what cites a page to what `rejected` says.
-    async fn choosing((ideal, choices): (usize, usize), rejected: fn(usize) -> String) -> Self {
+    async fn choosing(
+        (ideal, choices): (usize, usize),
+        rejected: fn(usize) -> String,
+        gate: Thresholds,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let model = dir.path().join("model");
         std::fs::create_dir(&model).unwrap();
         write_model(&model);
-        let company = Self { workshop: workshop(dir.path()).await, dir };
+        let company = Self { workshop: workshop(dir.path(), gate).await, dir };
         let demonstration = |n: usize| json!({"prompt": asked(n), "response": cited(n)});
         company.import(Format::Sft, (0..ideal).map(demonstration)).await;
         let choice = |n: usize| {
@@ -151,7 +159,7 @@ async fn a_cycle_ends_with_a_judged_generation_and_begun_again_with_the_same() {
 /// The longer answer was always the chosen one, so that counting words is as good as the reward model.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_optimised_by_a_reward_model_that_the_gate_refuses() {
-    let company = Company::choosing((40, 160), plain).await;
+    let company = Company::choosing((40, 160), plain, Thresholds::default()).await;
     let run = company.run(Stage::Improve).await;
     let outcome = company.work(&run).await;
     let said =

@@ -8,7 +8,7 @@ use attune::domain::{Progress, RunId, Stage};
 use attune::improve::improve;
 use attune::jobs::Reporter;
 
-use crate::cycle::{Company, workshop};
+use crate::cycle::{Company, lenient, workshop};
 
 /// Set for the processes that work: the folder with data and model.
 const FOLDER: &str = "ATTUNE_TEST_FOLDER";
@@ -30,7 +30,7 @@ fn work() {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        let workshop = workshop(&folder).await;
+        let workshop = workshop(&folder, lenient()).await;
         let run = workshop.ledger.run(&RunId::from_wire(&run)).await.unwrap().unwrap();
         let killed = folder.join(KILLED);
         let reporter = Reporter::watched_by(move |progress| be_killed_once(&killed, progress));
@@ -90,9 +90,17 @@ async fn a_cycle_that_is_killed_in_every_phase_makes_what_an_undisturbed_one_mak
     let (other, kills) = worked(&disturbed, &run.id);
     let places = std::fs::read_to_string(disturbed.join(KILLED)).unwrap();
     assert_eq!(kills, places.lines().count(), "{places}");
-    for phase in
-        ["dataset", "policy", "control", "merge", "answers before", "answers after", "best of 4", "publish"]
-    {
+    for phase in [
+        "dataset",
+        "fine-tune",
+        "policy",
+        "control",
+        "merge",
+        "answers before",
+        "answers after",
+        "best of 4",
+        "publish",
+    ] {
         assert!(places.lines().any(|place| place == format!("{phase}, going on")), "{phase} in {places}");
     }
     // The report for programs has figures to the last digit, which text does not always give back.

@@ -66,7 +66,7 @@ pub struct PolicyConfig {
     /// Nats an answer may be away from the fine-tuned model before leaving it further costs more, above 0 and at most 100.
     /// Default 6.
     pub target_kl: f64,
-    /// What an answer gains that says all of the human answer to its question, where there is one (token F2 times this,
+    /// What an answer gains that says all of the human answer to its question, where there is one (token F1 times this,
     /// in standard deviations of reward), 0 to 20. Default 3: what people like must not cost what is
     /// right, and answers to one question differ about as much by it as by what people like (`benches/RESULTS.md`).
     pub agreement: f64,

@@ -2,7 +2,7 @@
 //!
 //! | measure | as | range |
 //! |---|---|---|
-//! | [`token_f1`], [`token_f2`], [`token_recall`], [`exact_match`] | evaluation of `SQuAD` 2.0: lower case, without punctuation and English articles | 0 to 1 |
+//! | [`token_f1`], [`token_recall`], [`exact_match`] | evaluation of `SQuAD` 2.0: lower case, without punctuation and English articles | 0 to 1 |
 //! | [`rouge_n`], [`rouge_l`] | F-measure of `rouge_score` without stemming: runs of `a-z0-9`, so Latin script only | 0 to 1 |
 //! | [`Bleu`] | sacreBLEU: 13a tokens, exponential smoothing | 0 to 100 |
 //! | [`Chrf`] | sacreBLEU: character 1- to 6-grams without white space, recall twice as heavy (β = 2) | 0 to 100 |
@@ -22,7 +22,7 @@ mod wording;
 pub use bleu::Bleu;
 pub use chrf::Chrf;
 pub use rouge::{rouge_l, rouge_n};
-pub use squad::{exact_match, token_f1, token_f2, token_recall};
+pub use squad::{exact_match, token_f1, token_recall};
 pub(super) use wording::repetition_grams;
 pub use wording::{
     DistinctGrams, distinct, length_ratio, most_common_share, repetition, without_marks, word_count,
@@ -64,14 +64,8 @@ pub fn citation_hit<T: PartialEq>(cited: &[T], right: &[T]) -> bool {
 
 /// Harmonic mean of precision and recall, 0 when both are 0.
 fn f_measure(precision: f64, recall: f64) -> f64 {
-    f_beta((precision, recall), 1.0)
-}
-
-/// Harmonic mean of precision and recall in which recall weighs β² times as much, 0 when both are 0.
-fn f_beta((precision, recall): (f64, f64), beta: f64) -> f64 {
-    let weight = beta * beta;
-    let both = weight * precision + recall;
-    if both > 0.0 { (1.0 + weight) * precision * recall / both } else { 0.0 }
+    let both = precision + recall;
+    if both > 0.0 { 2.0 * precision * recall / both } else { 0.0 }
 }
 
 #[cfg(test)]

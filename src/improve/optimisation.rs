@@ -12,7 +12,7 @@ use super::{ImproveError, Work, Workshop};
 use crate::chat::Shown;
 use crate::config::PolicyConfig;
 use crate::dataset::judgements::Signal;
-use crate::evaluation::metrics::{token_f2, without_marks};
+use crate::evaluation::metrics::{token_f1, without_marks};
 use crate::evaluation::statistics::{deviation, mean_or_zero};
 use crate::jobs::Reporter;
 use crate::nn::{Adapter, AdapterShape, Decoder};
@@ -203,7 +203,7 @@ impl<'a> Practice<'a> {
         let agrees = if human.is_empty() {
             0.0
         } else {
-            self.agreement * token_f2(&without_marks(&shown.text), &without_marks(human))
+            self.agreement * token_f1(&without_marks(&shown.text), &without_marks(human))
         };
         let unfounded = !question.passages.is_empty() && shown.citations.is_empty();
         let marks = (shown.invalid_marks as f64).min(MOST_MARKS);

@@ -1,27 +1,16 @@
 //! Which words do two answers share, apart from case, punctuation and articles?
 
-use super::{f_beta, ngrams};
+use super::{f_measure, ngrams};
 
 /// F1 of the normalised words two answers share; two answers without words are equal.
 #[must_use]
 pub fn token_f1(answer: &str, ideal: &str) -> f64 {
-    token_f(answer, ideal, 1.0)
-}
-
-/// F2 of the normalised words two answers share: a word of the ideal answer that is missing weighs more than one that is
-/// said besides (van Rijsbergen, Information Retrieval, chapter 7, β = 2).
-#[must_use]
-pub fn token_f2(answer: &str, ideal: &str) -> f64 {
-    token_f(answer, ideal, 2.0)
-}
-
-fn token_f(answer: &str, ideal: &str, beta: f64) -> f64 {
     let (answer, ideal) = (normalised(answer), normalised(ideal));
     if answer.is_empty() || ideal.is_empty() {
         return f64::from(u8::from(answer == ideal));
     }
     let shared = f64::from(ngrams::shared(&answer, &ideal, 1));
-    f_beta((shared / answer.len() as f64, shared / ideal.len() as f64), beta)
+    f_measure(shared / answer.len() as f64, shared / ideal.len() as f64)
 }
 
 /// Share of the ideal answer's normalised words that the answer has: its coverage; 1 of an ideal answer without words.

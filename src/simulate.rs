@@ -185,19 +185,23 @@ pub(crate) struct Size {
     pub(crate) passages: usize,
     /// Most tokens of a passage.
     pub(crate) passage_tokens: usize,
+    /// Steps of the optimisation; `None`: as configured.
+    pub(crate) policy_steps: Option<u64>,
 }
 
 impl Default for Size {
-    /// 120 votes are 240 answers; with 160 tokens of passages and 48 of answer they take about 10 minutes on two
-    /// processors.
+    /// 120 votes are 240 answers; with 160 tokens of passages and 48 of answer they take about 7 minutes on two
+    /// processors. A step of the optimisation takes 20 seconds and the control has as many: 16 end in time, and with a right
+    /// reward they are enough (`benches/RESULTS.md`).
     fn default() -> Self {
-        Self { answer_tokens: 48, passages: 1, passage_tokens: 160 }
+        Self { answer_tokens: 48, passages: 1, passage_tokens: 160, policy_steps: Some(16) }
     }
 }
 
 impl Size {
     fn of(plan: &Plan) -> Self {
-        if plan.full { Self { answer_tokens: 96, passages: 2, ..Self::default() } } else { Self::default() }
+        let small = Self::default();
+        if plan.full { Self { answer_tokens: 96, passages: 2, policy_steps: None, ..small } } else { small }
     }
 }
 

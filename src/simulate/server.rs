@@ -28,6 +28,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// How much of the log is shown when the server ends by itself.
 const LOG_LINES: usize = 12;
 
+/// The variable that says how many steps the policy is optimised for.
+const POLICY_STEPS: &str = "ATTUNE_POLICY__STEPS";
+
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct ServerCommand {
@@ -159,7 +162,7 @@ fn free_address() -> std::io::Result<String> {
 fn environment(command: &ServerCommand, size: &Size) -> Vec<(&'static str, String)> {
     let tokens = size.answer_tokens.to_string();
     let ledger = command.data_dir.join("ledger.db");
-    vec![
+    let mut variables = vec![
         ("ATTUNE_DATABASE__URL", format!("sqlite:{}", ledger.display())),
         ("ATTUNE_ACCESS__MODE", "proxy".into()),
         ("ATTUNE_ACCESS__PROXY__TRUSTED", "[\"127.0.0.1/32\"]".into()),
@@ -177,7 +180,12 @@ fn environment(command: &ServerCommand, size: &Size) -> Vec<(&'static str, Strin
         ("ATTUNE_TRAINING__WORKER", "auto".into()),
         ("ATTUNE_TRAINING__EXCEPT_USERS", format!("[\"{EXAMINER}\"]")),
         ("ATTUNE_AUTOMATION__STAGE", "off".into()),
-    ]
+    ];
+    // Who says how many is trying that out.
+    if let Some(steps) = size.policy_steps.filter(|_| std::env::var_os(POLICY_STEPS).is_none()) {
+        variables.push((POLICY_STEPS, steps.to_string()));
+    }
+    variables
 }
 
 #[cfg(test)]

@@ -362,4 +362,5 @@ fn the_default_size_keeps_to_its_limits_and_the_full_one_is_larger() {
     let (small, full) = (Size::of(&plan()), Size::of(&Plan { full: true, ..plan() }));
     assert!(small.answer_tokens <= 48 && small.passages * small.passage_tokens <= 160, "{small:?}");
     assert!(full.answer_tokens > small.answer_tokens && full.passages > small.passages, "{full:?}");
+    assert!(small.policy_steps.is_some() && full.policy_steps.is_none(), "{full:?}");
 }

@@ -1,6 +1,6 @@
 //! How fast does the embedded engine serve the default model: first token, decoding, several chats at once?
 //!
-//! `cargo bench --bench serving -- [--format f32|f16|q8_0]… [--repeats N]`
+//! `cargo bench --bench serving -- [--format f32|f16|q8_0]… [--engines N]… [--repeats N]`
 //!
 //! Everything is also given as a share of this machine's own f32 matmul rate, measured in the same run: a forward pass
 //! of one token takes two floating-point operations per weight.
@@ -38,7 +38,10 @@ struct Options {
     /// Weight formats to measure.
     #[arg(long = "format", default_values = ["f32", "f16", "q8_0"])]
     formats: Vec<String>,
-    /// How often each first token is measured.
+    /// Numbers of engines to measure several chats with.
+    #[arg(long = "engines", default_values_t = [1, 2])]
+    engines: Vec<usize>,
+    /// How often each first token is measured; 0 leaves that out.
     #[arg(long, default_value_t = 7)]
     repeats: usize,
     /// Given by cargo.
@@ -58,7 +61,7 @@ async fn main() {
             "q8_0" => WeightFormat::Q8_0,
             other => panic!("unknown format {other}"),
         };
-        measure(format, options.repeats, matmul).await;
+        measure((format, &options.engines), options.repeats, matmul).await;
     }
 }
 
@@ -78,30 +81,53 @@ fn matmul_rate() -> f64 {
     best.fold(0.0, f64::max)
 }
 
-async fn measure(format: WeightFormat, repeats: usize, matmul: f64) {
-    let config = GenerationConfig { max_running: 8, ..GenerationConfig::default() };
+async fn measure((format, engines): (WeightFormat, &[usize]), repeats: usize, matmul: f64) {
+    let share = |tokens_per_second: f64| 100.0 * tokens_per_second * 2.0 * WEIGHTS / matmul;
+    if repeats > 0 {
+        let generator = load(format, &GenerationConfig { engines: 1, ..GenerationConfig::default() }).await;
+        first_tokens(&generator, repeats, share).await;
+    }
+    for engines in engines {
+        // An engine runs more than one at once only where there is but one.
+        let max_running = if *engines == 1 { 8 } else { 1 };
+        let config = GenerationConfig { engines: *engines, max_running, ..GenerationConfig::default() };
+        let generator = load(format, &config).await;
+        println!("  {engines} engines of {max_running}");
+        println!("  chats  at once   total tokens/s   share of matmul (decoding {ANSWER} tokens after 300)");
+        for chats in [1, 4, 8] {
+            for at_once in [1, 2, 4, 8].into_iter().filter(|n| *n <= chats) {
+                let rate = together(&generator, chats, at_once).await;
+                println!("  {chats:>5} {at_once:>8} {rate:>16.1} {:>16.1}%", share(rate));
+            }
+        }
+    }
+}
+
+async fn load(format: WeightFormat, config: &GenerationConfig) -> Arc<MistralGenerator> {
     let began = Instant::now();
     let base = tokio::task::spawn_blocking(move || {
         let config = ModelsConfig { weight_format: format, ..ModelsConfig::default() };
         models::prepare(&config, models::for_this_process().as_ref())
     });
     let base = base.await.unwrap().unwrap();
-    let generator = Arc::new(MistralGenerator::load(base_id(&base, &config), base, &config).await.unwrap());
+    let generator = MistralGenerator::load(base_id(&base, config), base, config).await.unwrap();
     println!("\n{format:?}: loaded in {:.1} s", began.elapsed().as_secs_f64());
-    let share = |tokens_per_second: f64| 100.0 * tokens_per_second * 2.0 * WEIGHTS / matmul;
-    let prefix = words(PREFIX, 1);
-    generator.remember_prefix(&prefix).await.unwrap();
+    generator.remember_prefix(&words(PREFIX, 1)).await.unwrap();
+    Arc::new(generator)
+}
+
+async fn first_tokens(generator: &Arc<MistralGenerator>, repeats: usize, share: impl Fn(f64) -> f64) {
     println!("  prompt  prefix    first token p50   p95      prefill tokens/s  share of matmul");
     for length in [200, 500, 1000] {
         for cached in [false, true] {
             let mut seconds = Vec::new();
             for repeat in 0..repeats {
-                let mut prompt = if cached { prefix.clone() } else { Vec::new() };
+                let mut prompt = if cached { words(PREFIX, 1) } else { Vec::new() };
                 prompt.extend(words(
                     length - prompt.len(),
                     100 + (length * 20 + repeat * 2) as u32 + u32::from(cached),
                 ));
-                seconds.push(first_token(&generator, prompt).await);
+                seconds.push(first_token(generator, prompt).await);
             }
             seconds.sort_by(f64::total_cmp);
             let (p50, p95) = (seconds[seconds.len() / 2], seconds[(seconds.len() * 95).div_ceil(100) - 1]);
@@ -112,13 +138,6 @@ async fn measure(format: WeightFormat, repeats: usize, matmul: f64) {
                 "  {length:>6}  {kind:<8} {p50:>13.3} s {p95:>7.3} s {rate:>12.0} {:>17.0}%",
                 share(rate)
             );
-        }
-    }
-    println!("  chats  at once   total tokens/s   share of matmul (decoding {ANSWER} tokens after 300)");
-    for chats in [1, 4, 8] {
-        for at_once in [1, 2, 4, 8].into_iter().filter(|n| *n <= chats) {
-            let rate = together(&generator, chats, at_once).await;
-            println!("  {chats:>5} {at_once:>8} {rate:>16.1} {:>16.1}%", share(rate));
         }
     }
 }

@@ -121,6 +121,10 @@ async fn index(config: &Arc<Config>, data_dir: &DataDir) -> Result<String, crate
 /// Loads the model and has it answer.
 async fn model(config: &Arc<Config>) -> Result<String, crate::app::AppError> {
     let prompts = PromptBuilder::new(&config.prompt);
+    // A server may be running beside.
+    let mut alone = Config::clone(config);
+    alone.generation.engines = 1;
+    let config = &Arc::new(alone);
     let began = std::time::Instant::now();
     let generator = Arc::new(load_base(config, &prompts).await?);
     let slot = Slot::empty(Metrics::new()?);

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{ConfigError, check};
 
+/// More engines than this are a mistake: each has the weights in memory.
+const MOST_ENGINES: usize = 64;
+
 /// How passages are found. The defaults were chosen on scifact train and the sample handbook's train split
 /// (`benches/RESULTS.md`).
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -131,7 +134,10 @@ pub struct GenerationConfig {
     /// Temperature of both sides of a comparison, so that they differ. Default 1: at 0.8 more pairs were alike
     /// (`benches/RESULTS.md`), and people can not choose between those.
     pub comparison_temperature: f32,
-    /// Sequences the engine runs at once. Default 1: on a CPU four at once give a quarter fewer tokens a second than one
+    /// Engines that serve a generation, each with the weights in memory; 0 is as many as suit: two for weights of at most
+    /// 512 MiB on a CPU of several cores, else one. Default 0.
+    pub engines: usize,
+    /// Sequences an engine runs at once. Default 1: on a CPU four at once give a quarter fewer tokens a second than one
     /// after the other (`benches/RESULTS.md`); with an accelerator, 16 or more.
     pub max_running: usize,
     /// Prompts the engine keeps for reuse. Default 16.
@@ -155,6 +161,7 @@ impl Default for GenerationConfig {
             max_tokens: 160,
             max_tokens_limit: 1024,
             comparison_temperature: 1.0,
+            engines: 0,
             max_running: 1,
             prefix_cache: 16,
             citation_overlap: 0.35,
@@ -182,6 +189,9 @@ impl GenerationConfig {
             || "must be 1 to generation.max_tokens_limit".into(),
         )?;
         check((1..=16).contains(&self.best_of), "generation.best_of", || "must be 1 to 16".into())?;
+        check(self.engines <= MOST_ENGINES, "generation.engines", || {
+            format!("must be at most {MOST_ENGINES}")
+        })?;
         check(self.max_running >= 1, "generation.max_running", || "must be at least 1".into())
     }
 }
@@ -190,7 +200,8 @@ impl GenerationConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdmissionConfig {
-    /// Answers in progress at once. Default 2: passages are found for one while the engine answers the other.
+    /// Answers in progress at once. Default 2: as many as there are engines for small models; with one engine passages
+    /// are found for one while it answers the other.
     pub max_in_flight: usize,
     /// Questions that may wait; more are told 429. Default 64.
     pub max_waiting: usize,

@@ -1,22 +1,45 @@
-//! How is the embedded engine started on a model's weights?
+//! How is the embedded engine started on a model's weights, and asked for tokens?
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Result;
 use mistralrs::core::{
     AutoDeviceMapParams, DefaultSchedulerMethod, DeviceMapSetting, GGUFLoaderBuilder, GGUFSpecificConfig,
-    MistralRsBuilder, ModelDType, SchedulerConfig, TokenSource,
+    MistralRsBuilder, ModelDType, NormalRequest, SchedulerConfig, TokenSource,
 };
-use mistralrs::{Model, TextModelBuilder, best_device};
+use mistralrs::{
+    CustomLogitsProcessor, Model, Request, RequestMessage, Response, SamplingParams, TextModelBuilder,
+    best_device,
+};
+use tokio::sync::mpsc;
 
+use super::places;
 use crate::config::GenerationConfig;
+use crate::generation::GenerationError;
 use crate::models::Weights;
 
-/// Reads the weights and starts an engine of its own for them.
+/// Reads the weights and starts engines of their own for them: as many as are asked for, or as suit.
 ///
 /// # Errors
-/// When they can not be read, or are of an architecture the engine does not know.
-pub(super) async fn start(weights: &Weights, config: &GenerationConfig) -> Result<Model> {
+/// When they can not be read, are of an architecture the engine does not know, or do not fit as often as was asked for.
+pub(super) async fn start(weights: &Weights, config: &GenerationConfig) -> Result<Vec<Model>> {
+    let mut engines = Vec::new();
+    for n in 0..places::count(config.engines, weights) {
+        match one(weights, config).await {
+            Ok(engine) => engines.push(engine),
+            // Nobody asked for more than one.
+            Err(error) if n > 0 && config.engines == 0 => {
+                tracing::warn!(error = format!("{error:#}"), "one engine serves alone: no second one starts");
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(engines)
+}
+
+async fn one(weights: &Weights, config: &GenerationConfig) -> Result<Model> {
     match weights {
         Weights::Gguf(file) => gguf(file, config).await,
         Weights::Safetensors(folder) => {
@@ -52,4 +75,27 @@ async fn gguf(file: &Path, config: &GenerationConfig) -> Result<Model> {
         .with_no_prefix_cache(false)
         .with_prefix_cache_n(config.prefix_cache);
     Ok(Model::new(builder.build().await))
+}
+
+/// Sends a prompt's tokens to an engine, which then makes at most `max_tokens`; `processor` draws them.
+///
+/// # Errors
+/// When the engine has stopped.
+pub(super) async fn send(
+    engine: &Model,
+    (prompt, max_tokens): (&[u32], usize),
+    processor: Arc<dyn CustomLogitsProcessor>,
+) -> Result<mpsc::Receiver<Response>, GenerationError> {
+    // The engine waits when this is full; nobody reads it as fast as tokens come, so it holds a whole answer.
+    let (sender, receiver) = mpsc::channel(max_tokens + 8);
+    let params = SamplingParams { max_len: Some(max_tokens), ..SamplingParams::deterministic() };
+    let message = RequestMessage::CompletionTokens(prompt.to_vec());
+    let id = engine.inner().next_request_id();
+    let mut request = NormalRequest::new_simple(message, params, sender, id, None, None);
+    request.is_streaming = true;
+    request.logits_processors = Some(vec![processor]);
+    let engine = engine.inner().get_sender(None).map_err(|e| GenerationError::Engine(e.to_string()))?;
+    let sent = engine.send(Request::Normal(Box::new(request))).await;
+    sent.map_err(|_| GenerationError::Engine("the engine has stopped".into()))?;
+    Ok(receiver)
 }
